@@ -1,0 +1,73 @@
+"""What every way of getting geometry from frames has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.geometry.cameras import Intrinsics
+
+
+class ScaleSource(str, Enum):
+    """Where the unit of length of the scene comes from."""
+
+    DEPTH = "depth"  #: a depth sensor: metres
+    TF = "tf"  #: camera poses of the robot: metres
+    MODEL = "model"  #: the spatial encoder alone: lengths are relative, not metres
+
+
+@dataclass(frozen=True, eq=False)
+class FrameGeometry:
+    """The points that one frame shows, in the scene frame.
+
+    Attributes:
+        points_scene: float32 [h, w, 3], one point per (sub-sampled) pixel; NaN where there is none.
+        confidence: float32 [h, w], larger is surer, comparable within one encoder only; 0 where there is no point.
+        scene_from_cam: float64 [4, 4], camera-to-scene pose.
+        intrinsics: the camera for an image of w x h, i.e. of the point map.
+        scale_source: where the unit of length comes from; metres unless it is ``MODEL``.
+    """
+
+    points_scene: np.ndarray
+    confidence: np.ndarray
+    scene_from_cam: np.ndarray
+    intrinsics: Intrinsics
+    scale_source: ScaleSource
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """A frame already placed in the scene, by which an encoder aligns the next window to the scene."""
+
+    frame: Frame
+    geometry: FrameGeometry
+
+
+class GeometryEncoder(Protocol):
+    """Turns frames into points in the scene frame.
+
+    Attributes:
+        name: backend for logs and reports, e.g. ``torch-vggt``, ``sensor-depth``, ``fake``.
+        window_size: how many new frames one call takes at best (1 for a sensor).
+        anchor_count: how many anchors a call can use (0 for a sensor).
+    """
+
+    name: str
+    window_size: int
+    anchor_count: int
+
+    def encode(self, frames: Sequence[Frame], anchors: Sequence[Anchor]) -> list[FrameGeometry]:
+        """Geometry of ``frames`` (1 to window_size of them, in stamp order), in the scene frame of ``anchors``.
+
+        Without anchors the encoder is free to choose the scene frame: that of the frames' poses where they have
+        them, else the first frame's camera.
+
+        Raises:
+            EncoderError: the frames cannot be encoded (missing depth, values that are not finite, out of memory).
+        """
+        ...

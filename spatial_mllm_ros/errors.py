@@ -1,0 +1,59 @@
+"""The exceptions that leave this package: each names what went wrong, with which value, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SpatialMllmError(Exception):
+    """Base of every exception that this package raises on purpose.
+
+    ``code`` is a stable, upper-case word for logs, diagnostics and exit messages; the text of the exception is one
+    or more full sentences for a person.
+    """
+
+    code: ClassVar[str] = "ERROR"
+
+
+class ConfigurationError(SpatialMllmError):
+    """A parameter or option has a value outside its allowed range, or two of them contradict each other."""
+
+    code = "CONFIGURATION"
+
+
+class FrameRejectedError(SpatialMllmError):
+    """A camera message cannot become a frame.
+
+    ``cause`` is a short machine-readable word (``encoding``, ``size``, ``step``, ``payload``, ``stamp``, ...) by which
+    rejected frames are counted.
+    """
+
+    code = "FRAME_REJECTED"
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class SourceError(SpatialMllmError):
+    """A recording (RGB-D folder, image folder, video, bag) or one of its files cannot be read."""
+
+    code = "SOURCE"
+
+
+class CheckpointError(SpatialMllmError):
+    """A checkpoint folder is absent, damaged, incomplete, or does not have the keys and shapes that its model needs."""
+
+    code = "CHECKPOINT"
+
+
+class QuestionError(SpatialMllmError):
+    """A question cannot be asked as it stands: empty, too long, control characters, malformed options."""
+
+    code = "INVALID_QUESTION"
+
+
+class EncoderError(SpatialMllmError):
+    """The spatial encoder failed on a window of frames, or gave values that cannot be used."""
+
+    code = "ENCODER"

@@ -1,0 +1,24 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+
+def _beside_the_project(name: str) -> Path:
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"reference data {name!r} is not beside the project (../shared/{name})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Reference outputs of the published implementations."""
+    return _beside_the_project("golden")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real camera recordings."""
+    return _beside_the_project("data")
