@@ -49,17 +49,22 @@ class Anchor:
 
 
 class GeometryEncoder(Protocol):
-    """Turns frames into points in the scene frame.
+    """Turns frames into points in the scene frame."""
 
-    Attributes:
-        name: backend for logs and reports, e.g. ``torch-vggt``, ``sensor-depth``, ``fake``.
-        window_size: how many new frames one call takes at best (1 for a sensor).
-        anchor_count: how many anchors a call can use (0 for a sensor).
-    """
+    @property
+    def name(self) -> str:
+        """Backend for logs and reports, e.g. ``vggt``, ``sensor-depth``, ``fake``."""
+        ...
 
-    name: str
-    window_size: int
-    anchor_count: int
+    @property
+    def window_size(self) -> int:
+        """How many new frames one call takes at best (1 for a sensor)."""
+        ...
+
+    @property
+    def anchor_count(self) -> int:
+        """How many anchors a call can use (0 for a sensor)."""
+        ...
 
     def encode(self, frames: Sequence[Frame], anchors: Sequence[Anchor]) -> list[FrameGeometry]:
         """Geometry of ``frames`` (1 to window_size of them, in stamp order), in the scene frame of ``anchors``.

@@ -49,8 +49,8 @@ class Frame:
         if self.intrinsics is not None and (self.intrinsics.width_px, self.intrinsics.height_px) != (w, h):
             raise FrameRejectedError(
                 "intrinsics",
-                f"The intrinsics are for {self.intrinsics.width_px}x{self.intrinsics.height_px} but the image is {w}x{h}; "
-                "scale them with Intrinsics.resized first.",
+                f"The intrinsics are for {self.intrinsics.width_px}x{self.intrinsics.height_px} but the image is "
+                f"{w}x{h}; scale them with Intrinsics.resized first.",
             )
         if self.depth_m is not None and (self.depth_m.dtype != np.float32 or self.depth_m.ndim != 2):
             raise FrameRejectedError(

@@ -30,7 +30,7 @@ class Intrinsics:
                 raise ConfigurationError(f"Intrinsics.{name} is {getattr(self, name)!r}; it must be finite.")
 
     def resized(self, width_px: int, height_px: int) -> Intrinsics:
-        """The same camera for the image resized to ``width_px`` x ``height_px`` (pixel centres kept: u' = (u+.5)s-.5)."""
+        """The same camera for the image resized to that size (pixel centres kept: u' = (u + 0.5) s - 0.5)."""
         sx, sy = width_px / self.width_px, height_px / self.height_px
         return Intrinsics(
             fx_px=self.fx_px * sx,
