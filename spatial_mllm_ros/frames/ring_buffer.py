@@ -1,0 +1,112 @@
+"""The most recent frames, bounded in number and in bytes, oldest out first."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import numpy as np
+
+from spatial_mllm_ros.errors import ConfigurationError, FrameRejectedError
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.frames.pool import SlotPool
+
+
+class RingBuffer:
+    """Frames in order of their stamps; pushing is O(1) and may happen in another thread than reading.
+
+    ``lease`` gives a buffer to decode into, so that a frame's pixels are written once and never copied. Frames that
+    were not leased (replay, tests) are taken as they are, also without a copy.
+
+    Args:
+        capacity_frames: most frames held.
+        capacity_bytes: most bytes of pixels held, colour and depth together.
+        spare_slots: buffers beyond the ring's own, for frames that others hold (keyframes, an answer in progress).
+    """
+
+    def __init__(self, capacity_frames: int, capacity_bytes: int, *, spare_slots: int = 4) -> None:
+        if capacity_frames < 1 or capacity_bytes < 1 or spare_slots < 1:
+            raise ConfigurationError(
+                f"The ring buffer's capacity_frames ({capacity_frames}), capacity_bytes ({capacity_bytes}) and "
+                f"spare_slots ({spare_slots}) must all be at least 1."
+            )
+        self.capacity_frames, self.capacity_bytes = capacity_frames, capacity_bytes
+        self._spare_slots = spare_slots
+        self._lock = threading.Lock()
+        self._frames: deque[Frame] = deque()
+        self._nbytes = 0
+        self._pool: SlotPool | None = None
+
+    def lease(self, height_px: int, width_px: int) -> np.ndarray:
+        """A buffer uint8 [H, W, 3] to decode the next frame into; it comes back when nobody holds it any more.
+
+        Another size than before starts a new pool; frames of the old one live on until they are released.
+
+        Raises:
+            FrameRejectedError: cause ``pool`` (all buffers held) or ``size`` (one frame exceeds capacity_bytes).
+        """
+        with self._lock:
+            pool = self._pool
+            if pool is None or (pool.height_px, pool.width_px) != (height_px, width_px):
+                slot_bytes = height_px * width_px * 3
+                self._refuse_too_large(slot_bytes)
+                ring_slots = min(self.capacity_frames, self.capacity_bytes // slot_bytes)
+                pool = self._pool = SlotPool(ring_slots + self._spare_slots, height_px, width_px)
+        return pool.lease()
+
+    def push(self, frame: Frame) -> list[Frame]:
+        """Appends ``frame`` and returns the frames that had to leave for it, oldest first.
+
+        Raises:
+            FrameRejectedError: cause ``stamp`` (not later than the newest) or ``size`` (exceeds capacity_bytes).
+        """
+        nbytes = frame.nbytes
+        self._refuse_too_large(nbytes)
+        evicted: list[Frame] = []
+        with self._lock:
+            if self._frames and frame.stamp_ns <= self._frames[-1].stamp_ns:
+                raise FrameRejectedError(
+                    "stamp",
+                    f"The frame's stamp {frame.stamp_ns} ns is not later than the newest one, "
+                    f"{self._frames[-1].stamp_ns} ns.",
+                )
+            while len(self._frames) >= self.capacity_frames or self._nbytes + nbytes > self.capacity_bytes:
+                oldest = self._frames.popleft()
+                self._nbytes -= oldest.nbytes
+                evicted.append(oldest)
+            self._frames.append(frame)
+            self._nbytes += nbytes
+        return evicted
+
+    def clear(self) -> None:
+        """Lets go of every frame."""
+        with self._lock:
+            self._frames.clear()
+            self._nbytes = 0
+
+    def frames(self) -> list[Frame]:
+        """The frames held now, oldest first."""
+        with self._lock:
+            return list(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def oldest_stamp_ns(self) -> int:
+        """Stamp of the oldest frame; 0 when the ring is empty."""
+        with self._lock:
+            return self._frames[0].stamp_ns if self._frames else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels held, colour and depth."""
+        return self._nbytes
+
+    def _refuse_too_large(self, nbytes: int) -> None:
+        if nbytes > self.capacity_bytes:
+            raise FrameRejectedError(
+                "size",
+                f"One frame takes {nbytes} bytes and the ring buffer holds {self.capacity_bytes}; raise its capacity "
+                "in bytes or publish smaller images.",
+            )

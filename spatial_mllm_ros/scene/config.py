@@ -1,0 +1,71 @@
+"""What a scene keeps and how it selects."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spatial_mllm_ros.errors import ConfigurationError
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Bounds and choices of a ``Scene``.
+
+    Attributes:
+        ring_frames, ring_bytes: most frames, and most bytes of pixels with depth, among the most recent ones.
+        keyframes, keyframe_bytes: the same for frames kept beyond the ring; 0 keyframes keeps none.
+        keyframe_min_gain: voxels that nobody else sees which a frame must have to be kept when it leaves the ring.
+        rate_hz: frames closer together than 1 / rate_hz (within 5 %, for jitter) are not buffered; 0 buffers all.
+        selected_frames: size of the evidence set.
+        voxel_size_m: edge of a fine voxel where the scene is metric; relative to the scene where it is not.
+        min_confidence_percentile: points below this percentile of the confidences of their window are left out.
+        max_points_per_frame: denser point maps are thinned to this many points at most, regularly.
+        time_jump_ns: a stamp that goes back by more than this starts a new epoch; by less, the frame is rejected.
+    """
+
+    ring_frames: int = 64
+    ring_bytes: int = 256 * _MIB
+    keyframes: int = 64
+    keyframe_bytes: int = 256 * _MIB
+    keyframe_min_gain: int = 1
+    rate_hz: float = 5.0
+    selected_frames: int = 16
+    voxel_size_m: float = 0.02
+    min_confidence_percentile: float = 50.0
+    max_points_per_frame: int = 50_000
+    time_jump_ns: int = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        least = {
+            "ring_frames": 1,
+            "ring_bytes": 1,
+            "keyframes": 0,
+            "keyframe_bytes": 0,
+            "keyframe_min_gain": 1,
+            "selected_frames": 1,
+            "max_points_per_frame": 1,
+            "time_jump_ns": 0,
+        }
+        wrong = [
+            f"SceneConfig.{name} is {getattr(self, name)!r}; it must be a whole number of at least {bound}."
+            for name, bound in least.items()
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < bound
+        ]
+        if not (math.isfinite(self.rate_hz) and self.rate_hz >= 0):
+            wrong.append(f"SceneConfig.rate_hz is {self.rate_hz!r}; it must be finite and at least 0 (0: every frame).")
+        if not (math.isfinite(self.voxel_size_m) and self.voxel_size_m > 0):
+            wrong.append(f"SceneConfig.voxel_size_m is {self.voxel_size_m!r}; it must be finite and above 0.")
+        if not 0 <= self.min_confidence_percentile < 100:
+            wrong.append(
+                f"SceneConfig.min_confidence_percentile is {self.min_confidence_percentile!r}; it must be in [0, 100)."
+            )
+        if wrong:
+            raise ConfigurationError(" ".join(wrong))
+
+    @property
+    def min_interval_ns(self) -> int:
+        """Least time between buffered frames."""
+        return 0 if self.rate_hz == 0 else int(0.95e9 / self.rate_hz)

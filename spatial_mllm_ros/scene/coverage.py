@@ -1,0 +1,141 @@
+"""Which frame sees which voxels, on a grid that follows the extent of the scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
+from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarsen, unpack_cells, voxel_centres
+
+CELLS_PER_SIDE = 20  #: voxels along the smallest side of the scene that the grid aims at, as in the official sampler
+_ROBUST_SHARE = 0.01  # of the occupied voxels, left out at either end of an axis when the extent is measured
+_FLAT_SHARE = 0.03  # of the second largest side: a long corridor must not make its own height look flat
+_MEASURE_EVERY = 8
+_HYSTERESIS_LEVELS = 0.75  # how far the wanted level must be from the present one; 0.5 would be plain rounding
+
+
+class CoverageIndex:
+    """Voxels per frame and frames per voxel, for the frames held now.
+
+    Per frame the fine keys are kept, and where its voxels of the present level are in the shared table of counts.
+    Adding or removing a frame costs its own voxels; changing the level costs those of the frames held.
+
+    Args:
+        voxel_size: edge length at level 0, unit of the scene.
+    """
+
+    def __init__(self, voxel_size: float) -> None:
+        self.voxel_size_fine = voxel_size
+        self._level = 0
+        self._fine: dict[int, np.ndarray] = {}
+        self._slots: dict[int, np.ndarray] = {}
+        self._counts = VoxelCounts()
+        self._generation = self._counts.generation
+        self._adds_since_measured = 0
+
+    def __contains__(self, frame_id: int) -> bool:
+        return frame_id in self._fine
+
+    @property
+    def level(self) -> int:
+        """The present grid's voxels are 2^level fine voxels long."""
+        return self._level
+
+    @property
+    def voxel_size(self) -> float:
+        """Edge length of the present grid's voxels."""
+        return self.voxel_size_fine * (1 << self._level)
+
+    @property
+    def total_voxels(self) -> int:
+        """Voxels seen by at least one frame, at the present level."""
+        return len(self._counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys, slots and counts."""
+        per_frame = sum(keys.nbytes + self._slots[i].nbytes for i, keys in self._fine.items())
+        return per_frame + self._counts.nbytes
+
+    def add(self, frame_id: int, fine_keys: np.ndarray) -> None:
+        """Enters a frame that sees the voxels ``fine_keys`` (level 0, int64 [n], unique, ascending)."""
+        slots = self._counts.add(coarsen(fine_keys, self._level))
+        self._fine[frame_id], self._slots[frame_id] = fine_keys, slots
+        self._adds_since_measured += 1
+        if self._counts.generation != self._generation:
+            self._generation = self._counts.generation
+            self._slots = {i: self._counts.slots(coarsen(keys, self._level)) for i, keys in self._fine.items()}
+
+    def remove(self, frame_id: int) -> None:
+        """Takes a frame out."""
+        del self._fine[frame_id]
+        self._counts.remove(self._slots.pop(frame_id))
+
+    def fine_keys(self, frame_id: int) -> np.ndarray:
+        """Voxels of a frame at level 0."""
+        return self._fine[frame_id]
+
+    def slots(self, frame_id: int) -> np.ndarray:
+        """The frame's voxels as numbers below ``slot_count``, the same for all frames until the next change."""
+        return self._slots[frame_id]
+
+    @property
+    def slot_count(self) -> int:
+        """Upper bound of ``slots``."""
+        return self._counts.slot_count
+
+    def unique_voxels(self, frame_id: int) -> int:
+        """How many voxels no other frame sees."""
+        return int(np.count_nonzero(self._counts.counts(self._slots[frame_id]) == 1))
+
+    def covered(self, frame_ids: Iterable[int]) -> int:
+        """How many voxels of the present grid the frames see together."""
+        seen = np.zeros(self.slot_count, bool)
+        for frame_id in frame_ids:
+            seen[self._slots[frame_id]] = True
+        return int(np.count_nonzero(seen))
+
+    def occupied(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centres float32 [n, 3] of the voxels seen, by ascending key, and how many frames see each, int32 [n]."""
+        keys, counts = self._counts.living()
+        order = np.argsort(keys)
+        return voxel_centres(keys[order], self.voxel_size_fine, self._level), counts[order]
+
+    def follow_extent(self) -> bool:
+        """Goes to the level whose voxels are about 1/20 of the scene's smallest robust side; True when it changed.
+
+        The extent is that of the occupied voxels without the outermost 1 % on each axis; flat sides do not count. It is
+        measured after every frame while there are few, later after every eighth.
+        """
+        if self._adds_since_measured < min(_MEASURE_EVERY, len(self._fine) // 2) or not self.total_voxels:
+            return False
+        self._adds_since_measured = 0
+        keys, _ = self._counts.living()
+        cells = np.sort(unpack_cells(keys, self._level), axis=0)
+        cut = int(_ROBUST_SHARE * (len(cells) - 1))
+        sides_fine = (cells[len(cells) - 1 - cut] - cells[cut] + 1) * (1 << self._level)
+        wanted = math.log2(max(1.0, smallest_side(sides_fine) / CELLS_PER_SIDE))
+        level = min(MAX_LEVEL, round(wanted))
+        if abs(wanted - self._level) <= _HYSTERESIS_LEVELS or level == self._level:
+            return False
+        self._level = level
+        self._counts = VoxelCounts()
+        for frame_id, fine in self._fine.items():
+            self._slots[frame_id] = self._counts.add(coarsen(fine, level))
+        if self._counts.generation:  # it grew while it was filled, so the first slots are out of date
+            self._slots = {i: self._counts.slots(coarsen(keys, level)) for i, keys in self._fine.items()}
+        self._generation = self._counts.generation
+        return True
+
+
+def smallest_side(sides: np.ndarray) -> float:
+    """The smallest of three side lengths that is not flat beside the second largest; sides of 0 never count.
+
+    Returns 0 when all three are 0.
+    """
+    descending = np.sort(sides)[::-1]
+    solid = descending[(descending > 0) & (descending >= _FLAT_SHARE * descending[1])]
+    return float(solid[-1]) if len(solid) else 0.0

@@ -1,0 +1,217 @@
+"""What is known of one epoch: the placed frames, their voxels, the keyframes, the anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, ScaleSource
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.coverage import CoverageIndex
+from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_points
+from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
+from spatial_mllm_ros.scene.records import PlacedFrame, Selection
+from spatial_mllm_ros.scene.selection import fill_up
+from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
+
+_FILL_LEVELS = 2  # how many levels finer frames are compared when the grid itself is exhausted
+_ANCHOR_OVERLAP = 0.6  # of a frame's voxels; below it a new anchor joins the older ones instead of replacing one
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    frame: Frame
+    record: PlacedFrame
+
+
+class EpochMap:
+    """The frames of one epoch that have geometry: recent ones (in the ring), keyframes (beyond it), and their coverage.
+
+    Not thread-safe; a ``Scene`` guards it. An epoch's end is the end of the object, so nothing of it can survive.
+
+    Args:
+        config: bounds and choices.
+        epoch: its number.
+        anchor_count: frames of which the full geometry is kept for the encoder.
+        count: told a cause and a number of frames whenever frames are left out.
+    """
+
+    def __init__(self, config: SceneConfig, epoch: int, anchor_count: int, count: Callable[[str, int], None]) -> None:
+        self.epoch = epoch
+        self.revision = 0  #: grows with every change
+        self.scale_source: ScaleSource | None = None
+        self.keyframe_bytes = 0
+        self._config = config
+        self._anchor_count = anchor_count
+        self._count = count
+        self._recent: dict[int, _Placed] = {}  # by stamp, oldest first
+        self._keyframes: dict[int, _Placed] = {}  # by stamp, oldest first
+        self._coverage: CoverageIndex | None = None
+        self._anchors: list[tuple[Anchor, np.ndarray]] = []  # with their fine voxels
+        self._newest_ns = 0
+
+    @property
+    def anchors(self) -> list[Anchor]:
+        """The anchors for the next window, oldest first."""
+        return [anchor for anchor, _ in self._anchors]
+
+    @property
+    def keyframe_count(self) -> int:
+        """Frames kept beyond the ring."""
+        return len(self._keyframes)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of voxel keys, counts and anchors' point maps."""
+        maps = sum(a.geometry.points_scene.nbytes + a.geometry.confidence.nbytes for a in self.anchors)
+        return maps + (0 if self._coverage is None else self._coverage.nbytes)
+
+    def frames(self) -> list[Frame]:
+        """All frames that have geometry, in time order."""
+        return [p.frame for p in self._all()]
+
+    def is_recent(self, stamp_ns: int) -> bool:
+        """Whether this frame has geometry and is in the ring."""
+        return stamp_ns in self._recent
+
+    def records(self) -> list[PlacedFrame]:
+        """Where all frames were taken, in time order."""
+        return [replace(p.record, is_keyframe=p.record.stamp_ns in self._keyframes) for p in self._all()]
+
+    def place(self, frames: Sequence[Frame], geometries: Sequence[FrameGeometry]) -> int:
+        """Enters an encoded window; returns how many of its frames now have a place."""
+        source = self.scale_source or geometries[0].scale_source
+        fitting = [
+            (f, g)
+            for f, g in zip(frames, geometries, strict=True)
+            if (g.scale_source is ScaleSource.MODEL) == (source is ScaleSource.MODEL)
+        ]
+        if len(fitting) < len(frames):  # lengths of two kinds must not meet in one grid
+            self._count("scale", len(frames) - len(fitting))
+        points = window_points(
+            [g for _, g in fitting], self._config.min_confidence_percentile, self._config.max_points_per_frame
+        )
+        seen = [(f, g, p) for (f, g), p in zip(fitting, points, strict=True) if len(p)]
+        if len(seen) < len(fitting):
+            self._count("no_points", len(fitting) - len(seen))
+        if not seen:
+            return 0
+        coverage = self._coverage
+        if coverage is None:
+            metric = source is not ScaleSource.MODEL
+            size = self._config.voxel_size_m if metric else relative_voxel_size(np.concatenate([p for _, _, p in seen]))
+            coverage = self._coverage = CoverageIndex(size)
+            self.scale_source = source
+        for frame, geometry, part in seen:
+            keys = voxel_keys(part, coverage.voxel_size_fine)
+            coverage.add(frame.stamp_ns, keys)
+            record = PlacedFrame(
+                frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
+            )
+            self._recent[frame.stamp_ns] = _Placed(frame, record)
+        coverage.follow_extent()
+        frame, geometry, _ = seen[-1]
+        self._keep_anchor(Anchor(frame, geometry), coverage)
+        self._newest_ns = frame.stamp_ns
+        self.revision += 1
+        return len(seen)
+
+    def retire_before(self, oldest_ns: int) -> None:
+        """Frames older than ``oldest_ns`` have left the ring: they become keyframes or are let go."""
+        while self._recent:
+            stamp_ns = next(iter(self._recent))
+            if stamp_ns >= oldest_ns:
+                break
+            self._retire(stamp_ns, self._recent.pop(stamp_ns))
+
+    def choose(self, stamps_ns: Sequence[int], k: int) -> Selection:
+        """Selects min(k, n) of the n frames ``stamps_ns`` (in time order); those without geometry see nothing."""
+        voxels = self._per_frame(stamps_ns, CoverageIndex.slots)
+        count = 0 if self._coverage is None else self._coverage.slot_count
+        picks, gains = lazy_greedy(voxels, count, k)
+        order = list(picks)
+        if len(order) < min(k, len(stamps_ns)):
+            finer = self._per_frame(stamps_ns, _finer_keys)
+            ids, finer_count = dense_ids(finer)
+            order += fill_up(ids, finer_count, picks, stamps_ns, k)
+        gain_of = dict(zip(picks, gains, strict=True))
+        order.sort()
+        return Selection(
+            epoch=self.epoch,
+            stamps_ns=tuple(stamps_ns[i] for i in order),
+            gains=tuple(gain_of.get(i, 0) for i in order),
+            covered_voxels=covered_by(voxels, count, order),
+            total_voxels=0 if self._coverage is None else self._coverage.total_voxels,
+            voxel_size=0.0 if self._coverage is None else self._coverage.voxel_size,
+            scale_source=self.scale_source,
+            newest_stamp_ns=self._newest_ns,
+        )
+
+    def occupied(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centres float32 [n, 3] of the voxels seen, scene frame, and by how many frames each, int32 [n]."""
+        if self._coverage is None:
+            return np.empty((0, 3), np.float32), np.empty(0, np.int32)
+        return self._coverage.occupied()
+
+    @property
+    def grid(self) -> tuple[float, int]:
+        """Edge length of a fine voxel (0 without geometry), and the level: the grid's voxels are 2^level as long."""
+        return (0.0, 0) if self._coverage is None else (self._coverage.voxel_size_fine, self._coverage.level)
+
+    def covered(self, stamps_ns: Iterable[int]) -> int:
+        """How many voxels of the present grid the frames see together; frames without geometry see none."""
+        coverage = self._coverage
+        return 0 if coverage is None else coverage.covered([s for s in stamps_ns if s in coverage])
+
+    def _all(self) -> list[_Placed]:
+        return [*self._keyframes.values(), *self._recent.values()]  # keyframes have left the ring: all are older
+
+    def _per_frame(
+        self, stamps_ns: Sequence[int], voxels_of: Callable[[CoverageIndex, int], np.ndarray]
+    ) -> list[np.ndarray]:
+        coverage, nothing = self._coverage, np.empty(0, np.int64)
+        return [voxels_of(coverage, s) if coverage is not None and s in coverage else nothing for s in stamps_ns]
+
+    def _keep_anchor(self, anchor: Anchor, coverage: CoverageIndex) -> None:
+        """The newest frame is always an anchor; older ones stay while the view has moved on since, against drift."""
+        if self._anchor_count < 1:
+            return
+        fine = coverage.fine_keys(anchor.frame.stamp_ns)
+        if len(self._anchors) >= 2:
+            now, before = coarsen(fine, coverage.level), coarsen(self._anchors[-2][1], coverage.level)
+            if len(np.intersect1d(now, before, assume_unique=True)) >= _ANCHOR_OVERLAP * len(now):
+                self._anchors.pop()
+        self._anchors = [*self._anchors, (anchor, fine)][-self._anchor_count :]
+
+    def _retire(self, stamp_ns: int, placed: _Placed) -> None:
+        coverage = self._coverage
+        if coverage is None:
+            return
+        self.revision += 1
+        if self._config.keyframes == 0 or coverage.unique_voxels(stamp_ns) < self._config.keyframe_min_gain:
+            coverage.remove(stamp_ns)
+            return
+        self._keyframes[stamp_ns] = placed
+        self.keyframe_bytes += placed.frame.nbytes
+        while len(self._keyframes) > self._config.keyframes or self.keyframe_bytes > self._config.keyframe_bytes:
+            least = self._least_useful_keyframe(coverage)
+            self.keyframe_bytes -= self._keyframes.pop(least).frame.nbytes
+            coverage.remove(least)
+
+    def _least_useful_keyframe(self, coverage: CoverageIndex) -> int:
+        """The keyframe that the greedy method would pick last from the keyframes, or not at all.
+
+        That keeps the frames which a selection would want. Dropping the one with the fewest voxels of its own instead
+        keeps frames that see little but alone, and a selection of 16 out of them covers less.
+        """
+        stamps_ns = list(self._keyframes)
+        order, _ = lazy_greedy([coverage.slots(s) for s in stamps_ns], coverage.slot_count, len(stamps_ns))
+        picked = set(order)
+        return next((s for i, s in enumerate(stamps_ns) if i not in picked), stamps_ns[order[-1]])
+
+
+def _finer_keys(coverage: CoverageIndex, stamp_ns: int) -> np.ndarray:
+    return coarsen(coverage.fine_keys(stamp_ns), max(0, coverage.level - _FILL_LEVELS))

@@ -1,0 +1,85 @@
+"""Maximum coverage by the lazy greedy method, and what to add when nothing new is left to cover."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def lazy_greedy(
+    voxels: Sequence[np.ndarray], voxel_count: int, k: int, *, chosen: Sequence[int] = ()
+) -> tuple[list[int], list[int]]:
+    """Picks up to ``k`` more sets, each the one that adds the most uncovered voxels; stops when none adds any.
+
+    Ties go to the lowest index. A set's gain can only fall as others are picked, so an old gain is an upper bound and
+    most gains need no second look (Minoux, Accelerated greedy algorithms, 1978); the picks are those of the plain
+    greedy method, whose coverage is at least 1 - 1/e of the optimum (Nemhauser et al., 1978).
+
+    Args:
+        voxels: per set the voxels it covers, int [n_i], unique, each in [0, voxel_count).
+        chosen: sets already taken; what they cover counts as covered.
+
+    Returns:
+        the picked indices and their gains, in the order of picking.
+    """
+    covered = np.zeros(voxel_count, bool)
+    for index in chosen:
+        covered[voxels[index]] = True
+    taken = set(chosen)
+    bounds = [(-len(ids), index) for index, ids in enumerate(voxels) if index not in taken and len(ids)]
+    heapq.heapify(bounds)
+    picks: list[int] = []
+    gains: list[int] = []
+    while bounds and len(picks) < k:
+        bound, index = bounds[0]
+        gain = len(voxels[index]) - int(np.count_nonzero(covered[voxels[index]]))
+        if gain == 0:
+            heapq.heappop(bounds)
+        elif gain < -bound:
+            heapq.heapreplace(bounds, (-gain, index))
+        else:
+            heapq.heappop(bounds)
+            covered[voxels[index]] = True
+            picks.append(index)
+            gains.append(gain)
+    return picks, gains
+
+
+def farthest_in_time(stamps_ns: Sequence[int], chosen: Sequence[int], candidates: Sequence[int], k: int) -> list[int]:
+    """Up to ``k`` of ``candidates``, each the one farthest in time from everything chosen so far; ties to the lowest.
+
+    Args:
+        stamps_ns: time of every frame, by index; only differences matter.
+        chosen: indices already taken; when empty, the first pick is the earliest candidate.
+    """
+    left = list(candidates)
+    picks: list[int] = []
+    times = np.array([stamps_ns[i] for i in left], np.int64)
+    distance = np.full(len(left), np.iinfo(np.int64).max)
+    for index in chosen:
+        distance = np.minimum(distance, np.abs(times - stamps_ns[index]))
+    while len(picks) < min(k, len(candidates)):
+        best = int(np.argmax(distance))
+        picks.append(left[best])
+        distance = np.minimum(distance, np.abs(times - times[best]))
+        distance[best] = -1
+    return picks
+
+
+def dense_ids(keys: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """Numbers the distinct keys of all sets 0, 1, ...: per set its numbers, and how many there are."""
+    if not keys:
+        return [], 0
+    distinct, inverse = np.unique(np.concatenate(keys), return_inverse=True)
+    ends = np.cumsum([len(part) for part in keys])
+    return np.split(inverse, ends[:-1]), len(distinct)
+
+
+def covered_by(voxels: Sequence[np.ndarray], voxel_count: int, chosen: Iterable[int]) -> int:
+    """How many voxels the sets ``chosen`` cover together."""
+    covered = np.zeros(voxel_count, bool)
+    for index in chosen:
+        covered[voxels[index]] = True
+    return int(np.count_nonzero(covered))

@@ -1,0 +1,185 @@
+"""The camera's side of a scene: stamps, epochs, thinning, the ring, and the frames that wait for the encoder.
+
+Everything here is O(1) and waits for nothing but its own short lock, so it may run in a camera callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from spatial_mllm_ros.errors import FrameRejectedError
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.frames.ring_buffer import RingBuffer
+from spatial_mllm_ros.scene.config import SceneConfig
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IntakeFigures:
+    """What an intake holds and has left out; see ``SceneStatus`` for the fields."""
+
+    epoch: int
+    ring_frames: int
+    ring_bytes: int
+    pending: int
+    newest_stamp_ns: int
+    counts: dict[str, int]
+
+
+class FrameIntake:
+    """Takes frames in, counts those it leaves out, and numbers the epochs."""
+
+    def __init__(self, config: SceneConfig, *, spare_slots: int) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._ring = RingBuffer(config.ring_frames, config.ring_bytes, spare_slots=spare_slots)
+        self._pending: deque[Frame] = deque()
+        self._counts: Counter[str] = Counter()
+        self._epoch = 0
+        self._newest: Frame | None = None
+        self._encoding_from_ns: int | None = None
+
+    def lease(self, height_px: int, width_px: int) -> np.ndarray:
+        """See ``Scene.lease``."""
+        try:
+            return self._ring.lease(height_px, width_px)
+        except FrameRejectedError as err:
+            self.count(err.cause)
+            raise
+
+    def admits(self, stamp_ns: int) -> bool:
+        """See ``Scene.admits``."""
+        with self._lock:
+            refusal = self._refusal(stamp_ns)
+            if refusal:
+                self._counts[refusal] += 1
+            return not refusal
+
+    def add(self, frame: Frame) -> bool:
+        """See ``Scene.add``."""
+        with self._lock:
+            refusal = self._refusal(frame.stamp_ns)
+            if refusal:
+                self._counts[refusal] += 1
+            if refusal == "stamp":
+                newest = 0 if self._newest is None else self._newest.stamp_ns
+                raise FrameRejectedError(
+                    "stamp",
+                    f"The frame's stamp {frame.stamp_ns} ns is not later than the newest one, {newest} ns. "
+                    "Stamps must grow; two publishers on one topic or a repeated message break this.",
+                )
+            if refusal:
+                return False
+            reason = self._reason_for_new_epoch(frame)
+            if reason:
+                self._start_epoch(reason)
+            try:
+                evicted = self._ring.push(frame)
+            except FrameRejectedError as err:
+                self._counts[err.cause] += 1
+                raise
+            for old in evicted:
+                if self._pending and self._pending[0] is old:
+                    self._pending.popleft()
+                    self._counts["unprocessed"] += 1
+            self._pending.append(frame)
+            self._newest = frame
+            return True
+
+    def start_epoch(self, reason: str) -> None:
+        """See ``Scene.start_epoch``."""
+        with self._lock:
+            self._start_epoch(reason)
+
+    def take_window(self, most: int) -> tuple[int, list[Frame]]:
+        """The epoch, and the oldest waiting frames, up to ``most``, all of one size and camera; they wait no longer."""
+        with self._lock:
+            window: list[Frame] = []
+            while self._pending and len(window) < most and (not window or _alike(window[0], self._pending[0])):
+                window.append(self._pending.popleft())
+            self._encoding_from_ns = window[0].stamp_ns if window else None
+            return self._epoch, window
+
+    def window_done(self) -> None:
+        """The window taken last has been dealt with."""
+        with self._lock:
+            self._encoding_from_ns = None
+
+    def tried(self) -> tuple[int, list[Frame]]:
+        """The epoch and the frames in the ring that wait for the encoder no more, oldest first."""
+        with self._lock:
+            waiting = [s for s in (self._encoding_from_ns, self._pending[0].stamp_ns if self._pending else None) if s]
+            before_ns = min(waiting, default=None)
+            return self._epoch, [f for f in self._ring.frames() if before_ns is None or f.stamp_ns < before_ns]
+
+    def count(self, cause: str, frames: int = 1) -> None:
+        """Counts frames left out."""
+        with self._lock:
+            self._counts[cause] += frames
+
+    def held(self) -> tuple[int, list[Frame]]:
+        """The epoch and the frames in the ring, oldest first."""
+        with self._lock:
+            return self._epoch, self._ring.frames()
+
+    def horizon(self) -> tuple[int, int]:
+        """The epoch and the stamp of the oldest frame in the ring; 0 when it is empty."""
+        with self._lock:
+            return self._epoch, self._ring.oldest_stamp_ns
+
+    def figures(self) -> IntakeFigures:
+        """What is held and what was left out, of one moment."""
+        with self._lock:
+            return IntakeFigures(
+                epoch=self._epoch,
+                ring_frames=len(self._ring),
+                ring_bytes=self._ring.nbytes,
+                pending=len(self._pending),
+                newest_stamp_ns=0 if self._newest is None else self._newest.stamp_ns,
+                counts=dict(self._counts),
+            )
+
+    def _refusal(self, stamp_ns: int) -> str:
+        if stamp_ns <= 0:
+            return "stamp"
+        if self._newest is None:
+            return ""
+        step_ns = stamp_ns - self._newest.stamp_ns
+        if step_ns < -self._config.time_jump_ns:
+            return ""
+        if step_ns <= 0:
+            return "stamp"
+        return "thinned" if step_ns < self._config.min_interval_ns else ""
+
+    def _reason_for_new_epoch(self, frame: Frame) -> str:
+        last = self._newest
+        if last is None:
+            return ""
+        if frame.stamp_ns < last.stamp_ns:
+            return f"the clock went back by {(last.stamp_ns - frame.stamp_ns) / 1e9:.3f} s"
+        if not _alike(frame, last) and frame.scene_from_cam is None:
+            # without poses nothing ties the new camera to the old scene but the pictures themselves
+            return (
+                f"the camera changed from {last.rgb.shape[1]}x{last.rgb.shape[0]} {last.camera_frame_id!r} to "
+                f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]} {frame.camera_frame_id!r} and has no pose"
+            )
+        return ""
+
+    def _start_epoch(self, reason: str) -> None:
+        self._epoch += 1
+        self._ring.clear()
+        self._counts["epoch"] += len(self._pending)
+        self._pending.clear()
+        self._encoding_from_ns = None
+        self._newest = None
+        _log.warning("Epoch %d starts, all that was seen is forgotten: %s.", self._epoch, reason)
+
+
+def _alike(a: Frame, b: Frame) -> bool:
+    return a.rgb.shape == b.rgb.shape and a.camera_frame_id == b.camera_frame_id
