@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from spatial_mllm_ros.encoders.base import ScaleSource
+from spatial_mllm_ros.models.identity import ModelIdentity
 
 
 class Status(IntEnum):
@@ -37,23 +38,13 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class ModelIdentity:
-    """Which model answered."""
-
-    name: str  #: checkpoint folder name
-    sha256: str  #: hash over the weight files, hexadecimal
-    architecture: str  #: e.g. "Spatial-MLLM v1.1"
-    licence: str  #: of the weights; "unknown" where the folder does not say
-    random_weights: bool  #: True: the weights were never trained, the text means nothing
-
-
-@dataclass(frozen=True)
 class Answer:
     """One answer.
 
     ``value`` is None unless the question asks for a number and the text holds one; ``unit`` is then one of "m", "cm",
-    "m^2", "" (a count). ``confidence`` is the geometric mean probability of the generated tokens, in [0, 1]; it is
-    the model's own and not calibrated. ``scale_source`` is None where no geometry was used.
+    "m^2", "" (a count). ``choice`` is the index of the chosen option of a choice question, else None. ``confidence``
+    is the geometric mean probability of the generated tokens, in [0, 1]; it is the model's own and not calibrated.
+    ``scale_source`` is None where no geometry was used.
     """
 
     status: Status
@@ -61,6 +52,7 @@ class Answer:
     text: str = ""
     value: float | None = None
     unit: str = ""
+    choice: int | None = None
     confidence: float = 0.0
     method: str = "llm"
     scale_source: ScaleSource | None = None

@@ -1,0 +1,90 @@
+"""From one configuration to a working session: checkpoint, spatial encoder, scene, model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from spatial_mllm_ros.answering.fused import FusedAnswerModel
+from spatial_mllm_ros.answering.session import SpatialSession
+from spatial_mllm_ros.encoders.auto import AutoGeometryEncoder
+from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
+from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
+from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm, load_spatial_mllm
+from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.scene import Scene
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Everything a session is made of.
+
+    Attributes:
+        checkpoint: folder of the model; "" for the small model in the box, which has fixed random weights.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
+        threads: CPU threads of the models; 0 for half of the cores, so that cameras and middleware keep the rest.
+        max_new_tokens: longest answer.
+        encoder_window: new frames per call of the spatial encoder; not used with sensor depth and poses.
+        encoder_anchors: known frames per call, which tie a window to the scene.
+        encoder_image_width_px: width at which the spatial encoder sees frames for the scene.
+        scene: ring buffer, keyframes and selection.
+    """
+
+    checkpoint: str = ""
+    device: str = "auto"
+    threads: int = 0
+    max_new_tokens: int = 64
+    encoder_window: int = 6
+    encoder_anchors: int = 2
+    encoder_image_width_px: int = 518
+    scene: SceneConfig = field(default_factory=SceneConfig)
+
+
+def open_session(config: SessionConfig) -> SpatialSession:
+    """Loads the model and makes an empty scene.
+
+    Raises:
+        CheckpointError: the folder is absent, damaged or incomplete.
+        ConfigurationError: a value is outside its range, or CUDA is asked for and absent.
+    """
+    device = _device(config.device)
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
+    loaded = load_spatial_mllm(Path(config.checkpoint), device=device) if config.checkpoint else _in_the_box(device)
+
+    def vggt_encoder() -> VggtGeometryEncoder:
+        return VggtGeometryEncoder(
+            loaded.model.spatial_encoder,
+            device=device,
+            image_width_px=config.encoder_image_width_px,
+            window_size=config.encoder_window,
+            anchor_count=config.encoder_anchors,
+        )
+
+    encoder = AutoGeometryEncoder(SensorDepthEncoder(), vggt_encoder)
+    return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            "device is 'cuda' but this torch finds no CUDA device; install a CUDA build of torch, or use 'auto'."
+        )
+    if name not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device is {name!r}; it must be 'auto', 'cpu' or 'cuda'.")
+    return name
+
+
+def _in_the_box(device: str) -> LoadedSpatialMllm:
+    # Written anew each time: that takes a second, and no file of an older version can be in the way.
+    with tempfile.TemporaryDirectory(prefix="spatial_mllm_ros_") as parent:
+        folder = Path(parent) / "random-tiny"
+        write_random_checkpoint(folder)
+        return load_spatial_mllm(folder, device=device)
