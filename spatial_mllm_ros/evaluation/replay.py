@@ -1,0 +1,231 @@
+"""Replays a recording through a scene and a model, in order and without a ROS graph, and reports what came of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from spatial_mllm_ros.datasets.bag_topics import BagTopics
+from spatial_mllm_ros.datasets.questions import TimedQuestion, load_questions
+from spatial_mllm_ros.datasets.recording import counts_in_words
+from spatial_mllm_ros.datasets.sources import FrameSource, open_source
+from spatial_mllm_ros.encoders.base import ScaleSource
+from spatial_mllm_ros.errors import FrameRejectedError, SourceError
+from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures, coverage_figures
+from spatial_mllm_ros.evaluation.picture import ContactFrame, write_picture
+from spatial_mllm_ros.evaluation.replay_report import AskedQuestion, Report
+from spatial_mllm_ros.evaluation.scene_recorder import SceneRecorder
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.scene.records import Selection
+
+if TYPE_CHECKING:
+    from spatial_mllm_ros.answering.session import SpatialSession
+    from spatial_mllm_ros.answering.setup import SessionConfig
+
+_log = logging.getLogger(__name__)
+
+REPORT_FILE = "report.json"
+PICTURE_FILE = "coverage.png"
+_FRAMES_AT_ONCE = 24  # divisible by most window sizes: an encoder is called with few windows that are not full
+
+
+def replay(
+    source: FrameSource,
+    session: SpatialSession,
+    questions: Sequence[TimedQuestion],
+    out_dir: Path,
+    *,
+    configuration: Mapping[str, Any] | None = None,
+) -> Report:
+    """Runs ``source`` through ``session`` and writes ``report.json`` and ``coverage.png`` to ``out_dir``.
+
+    Everything happens in this thread: frames are added as they are read and placed some windows at a time. A question
+    with ``at_s`` is asked at the first frame that late after the first one, the others after the last frame; whatever
+    waits is placed before.
+
+    Raises:
+        SourceError: the recording cannot be read, or ``out_dir`` cannot be written.
+    """
+    run = _Run(session, questions)
+    total = source.frame_count
+    for frame in tqdm(source, total=total, unit="frame", desc=source.name, disable=not sys.stderr.isatty()):
+        run.add(frame)
+    run.finish()
+    report = run.report(source, configuration or {})
+    _write(report, run, out_dir, source.name)
+    return report
+
+
+def run(
+    source: Path,
+    questions: Path | None,
+    out_dir: Path,
+    config: SessionConfig,
+    *,
+    topics: Sequence[str] = (),
+    source_rate_hz: float | None = None,
+) -> int:
+    """The command `spatial_mllm replay`; returns its exit code.
+
+    Args:
+        topics: which topics of a bag to read, see ``BagTopics.from_options``.
+        source_rate_hz: images per second of a folder of images, see ``open_source``.
+
+    Raises:
+        SpatialMllmError: one of its kinds, for a recording, question file, checkpoint or option that cannot be used.
+    """
+    from spatial_mllm_ros.answering.setup import open_session
+
+    asked = load_questions(questions) if questions is not None else ()
+    bag_topics = BagTopics.from_options(topics) if topics else None
+    with open_source(source, rate_hz=source_rate_hz, topics=bag_topics) as recording:
+        report = replay(recording, open_session(config), asked, out_dir, configuration=_configuration_json(config))
+    for question in report.questions:
+        answer = question.answer
+        said = answer.text or answer.message
+        _log.info("%s -> %s: %s", question.asked.question.text, answer.status.name, said)
+    if report.model.get("random_weights"):
+        _log.warning("The model has random weights: its text means nothing. The selection is real.")
+    if report.coverage is not None:
+        c = report.coverage
+        _log.info(
+            "%d of %d frames selected; of %d voxels they see %d, as many uniform frames %d, offline greedy ones %d.",
+            *(len(report.selection.stamps_ns), c.candidates, c.total, c.selected, c.uniform, c.offline_greedy),
+        )
+    if report.rejected:
+        _log.warning("Frames left out of %s: %s.", report.source_name, counts_in_words(Counter(report.rejected)))
+    _log.info("Written: %s", out_dir / REPORT_FILE)
+    return 0
+
+
+class _Run:
+    """One pass: the scene, what it has seen, and the questions still to ask."""
+
+    def __init__(self, session: SpatialSession, questions: Sequence[TimedQuestion]) -> None:
+        self._session = session
+        self._open = list(enumerate(questions))
+        self._answers: dict[int, AskedQuestion] = {}
+        self._recorder = SceneRecorder(session.scene)
+        self._first_ns = self._newest_ns = self._frames = 0
+        self._process_ns = self._ask_ns = 0
+        self._started_ns = time.monotonic_ns()
+        self._selection = Selection(epoch=0)
+        self._contact: list[ContactFrame] = []
+
+    def add(self, frame: Frame) -> None:
+        """One frame, and the questions that are due at it."""
+        self._first_ns = self._first_ns or frame.stamp_ns
+        self._newest_ns = frame.stamp_ns
+        self._frames += 1
+        try:
+            self._session.scene.add(frame)
+        except FrameRejectedError as error:
+            _log.warning("Frame left out by the scene (%s): %s", error.cause, error)
+        if self._enough_waits(frame):
+            self._process()
+        elapsed_ns = frame.stamp_ns - self._first_ns
+        self._ask([item for item in self._open if item[1].at_s is not None and item[1].at_s * 1e9 <= elapsed_ns])
+
+    def finish(self) -> None:
+        """After the last frame: places what is left, asks what is left."""
+        self._process()
+        self._ask(list(self._open))
+        scene = self._session.scene
+        self._selection = scene.select()
+        frames = scene.selection_frames(self._selection)
+        gains = dict(zip(self._selection.stamps_ns, self._selection.gains, strict=False))
+        self._contact = [ContactFrame(f.stamp_ns, f.rgb, gains.get(f.stamp_ns, 0)) for f in frames]
+
+    def _ask(self, due: list[tuple[int, TimedQuestion]]) -> None:
+        if not due:
+            return
+        self._process()
+        started_ns = time.monotonic_ns()
+        for number, timed in due:
+            answer = self._session.ask(timed.question)
+            self._answers[number] = AskedQuestion(timed, self._newest_ns, answer)
+        self._open = [item for item in self._open if item[0] not in self._answers]
+        self._ask_ns += time.monotonic_ns() - started_ns
+
+    def _process(self) -> None:
+        started_ns = time.monotonic_ns()
+        self._recorder.process()
+        self._process_ns += time.monotonic_ns() - started_ns
+
+    def _enough_waits(self, frame: Frame) -> bool:
+        """Whether the frames that wait fill several windows of any usual size, or half of the ring."""
+        scene = self._session.scene
+        waiting = scene.pending
+        half_full = 2 * waiting >= scene.config.ring_frames or 2 * waiting * frame.nbytes >= scene.config.ring_bytes
+        return waiting >= _FRAMES_AT_ONCE or half_full
+
+    def report(self, source: FrameSource, configuration: Mapping[str, Any]) -> Report:
+        """The figures, after ``finish``."""
+        identity = self._session.model.identity
+        return Report(
+            source_kind=source.kind,
+            source_name=source.name,
+            frames=self._frames,
+            rejected=dict(source.rejected),
+            left_out=dict(self._session.scene.status().counts),
+            selection=self._selection,
+            coverage=self._coverage(),
+            questions=tuple(self._answers[number] for number in sorted(self._answers)),
+            model=asdict(identity),
+            configuration=configuration,
+            read_ns=time.monotonic_ns() - self._started_ns - self._process_ns - self._ask_ns,
+            process_ns=self._process_ns,
+            ask_ns=self._ask_ns,
+        )
+
+    def _coverage(self) -> CoverageFigures | None:
+        selection, seen = self._selection, self._recorder.seen
+        if selection.scale_source is None or not seen:
+            return None
+        return coverage_figures(
+            seen,
+            selection.stamps_ns,
+            level=self._recorder.level,
+            fine_voxel_size=self._recorder.fine_voxel_size,
+            unit="relative" if selection.scale_source is ScaleSource.MODEL else "m",
+        )
+
+    def draw(self, path: Path, report: Report) -> None:
+        """The picture of the replay; see ``write_picture``."""
+        if report.coverage is None:
+            _log.warning("No picture is drawn: no frame could be placed in the scene.")
+            return
+        shown, of = len(self._contact), report.coverage.candidates
+        write_picture(
+            path,
+            self._contact,
+            self._recorder.seen,
+            report.coverage,
+            fine_voxel_size=self._recorder.fine_voxel_size,
+            title=f"{report.source_name}: what {shown} of {of} frames show of the scene",
+            first_stamp_ns=self._first_ns,
+        )
+
+
+def _write(report: Report, run: _Run, out_dir: Path, name: str) -> None:
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        run.draw(out_dir / PICTURE_FILE, report)
+        report.write(out_dir / REPORT_FILE)
+    except OSError as error:
+        raise SourceError(f"The report on {name!r} cannot be written to {out_dir}: {error.strerror}.") from error
+
+
+def _configuration_json(config: SessionConfig) -> dict[str, Any]:
+    """Plain values of the configuration; of the checkpoint its name only, since its folder is this machine's affair."""
+    values = asdict(config)
+    values["checkpoint"] = Path(config.checkpoint).name
+    return values
