@@ -1,0 +1,123 @@
+"""`spatial_mllm <command>`: everything that needs no ROS graph, and the demo that starts one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from spatial_mllm_ros.errors import SpatialMllmError
+
+# Commands import what they need when they run: `--help` must not wait for torch.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; the exit code is 0 on success, 1 on failure, 2 on wrong usage."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        return arguments.run(arguments)
+    except SpatialMllmError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spatial_mllm", description="Spatial perception for robots.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    verify = commands.add_parser("verify-reference", help="compare our models with reference outputs")
+    verify.add_argument("dir", type=Path, help="folder laid out like the reference outputs")
+    verify.add_argument("--json", type=Path, help="also write the table as JSON")
+    verify.set_defaults(run=_verify_reference)
+
+    replay = commands.add_parser("replay", help="answer questions about a recording, without a ROS graph")
+    replay.add_argument("source", type=Path, help="RGB-D folder, folder of images, video file, or ROS 2 bag")
+    replay.add_argument("--questions", type=Path, help="YAML list of: question, options, at, truth")
+    replay.add_argument("--out", type=Path, required=True, help="folder for report.json and the picture")
+    replay.add_argument(
+        "--topic", action="append", default=[], metavar="NAME=TOPIC", help="topic of a bag, e.g. color=/camera/image"
+    )
+    replay.add_argument("--source-rate-hz", type=float, help="images per second of a folder of images (default 1)")
+    _add_session_arguments(replay)
+    replay.set_defaults(run=_replay)
+
+    demo = commands.add_parser("demo", help="replay a recording into the running node through ROS, and ask it")
+    demo.add_argument("source", type=Path, nargs="?", help="a recording as for replay; default: a synthetic clip")
+    demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the picture and the report")
+    demo.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
+    demo.set_defaults(run=_demo)
+
+    benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
+    benchmark.add_argument("--json", type=Path, help="write the rows here as well")
+    benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
+    benchmark.add_argument("--only", choices=("selection", "node"), help="measure only this part")
+    benchmark.set_defaults(run=_benchmark)
+    return parser
+
+
+def _add_session_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--frames", type=int, default=16, help="frames in the evidence set (default 16)")
+    parser.add_argument(
+        "--rate-hz", type=float, default=5.0, help="frames taken into the buffer per second (default 5)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default 64)")
+
+
+def _verify_reference(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.evaluation.verify_reference import run
+
+    return run(arguments.dir, arguments.json)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.answering.setup import SessionConfig
+    from spatial_mllm_ros.evaluation.replay import run
+    from spatial_mllm_ros.scene.config import SceneConfig
+
+    config = SessionConfig(
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        max_new_tokens=arguments.max_new_tokens,
+        scene=SceneConfig(selected_frames=arguments.frames, rate_hz=arguments.rate_hz),
+    )
+    return run(
+        arguments.source,
+        arguments.questions,
+        arguments.out,
+        config,
+        topics=arguments.topic,
+        source_rate_hz=arguments.source_rate_hz,
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.ros.demo import run
+
+    return run(arguments.source, arguments.out, arguments.checkpoint)
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.evaluation.benchmark import report
+
+    rows = []
+    if arguments.only in (None, "selection"):
+        from spatial_mllm_ros.evaluation.benchmark_selection import selection_rows
+
+        rows += selection_rows(arguments.recording)
+    if arguments.only in (None, "node"):
+        from spatial_mllm_ros.ros.benchmark import measure_image_callback
+
+        rows += measure_image_callback()
+    report(rows, arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

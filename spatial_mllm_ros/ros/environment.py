@@ -1,0 +1,70 @@
+"""What has to be in the environment before the ROS middleware starts, and where the installed files are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import spatial_mllm_ros
+from spatial_mllm_ros.errors import ConfigurationError
+
+PACKAGE = "spatial_mllm_ros"
+#: Fast DDS 3 (ROS Kilted and later) reads the first, Fast DDS 2 (Jazzy, Humble) the second.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
+#: How a user chooses the transports of Fast DDS.
+USER_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
+
+
+def share_directory() -> Path:
+    """The installed ``share/spatial_mllm_ros``: ``launch``, ``config``, ``rviz``.
+
+    Found from where the package (or, in a source checkout, its generated interfaces) is installed, so that it does
+    not depend on AMENT_PREFIX_PATH.
+
+    Raises:
+        ConfigurationError: the package is not installed.
+    """
+    for package in spatial_mllm_ros.__path__:
+        for prefix in Path(package).absolute().parents:
+            if (prefix / "share" / PACKAGE / "package.xml").is_file():
+                return prefix / "share" / PACKAGE
+    raise ConfigurationError(
+        f"No share/{PACKAGE} belongs to {', '.join(spatial_mllm_ros.__path__)}; install the package (./dev install, "
+        "pip, or colcon build and then source install/setup.bash)."
+    )
+
+
+def shared_memory_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variable by which Fast DDS gets a shared-memory segment that camera images fit in.
+
+    With its default segment (512 KiB) nearly all raw images on best-effort QoS are lost. Publisher and subscriber
+    both need the profile.
+
+    Args:
+        environment: the variables already set; an empty one counts as not set (Fast DDS fails on it).
+
+    Returns:
+        Nothing where the user has chosen a profile, built-in transports or another middleware; else the one variable
+        that the ROS distribution reads (with both, Kilted loads the profile twice and reports an error).
+
+    Raises:
+        ConfigurationError: the package is not installed.
+    """
+    other_middleware = "fastrtps" not in environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    if other_middleware or any(environment.get(name) for name in USER_CHOICES):
+        return {}
+    profile = share_directory() / "config" / "fastdds_shared_memory.xml"
+    new_spelling, old_spelling = PROFILE_VARIABLES
+    variable = old_spelling if environment.get("ROS_DISTRO") in _WITH_FAST_DDS_2 else new_spelling
+    return {variable: str(profile)}
+
+
+def use_shared_memory_profile() -> None:
+    """Sets ``shared_memory_variables`` in this process; call it before ``rclpy.init()``.
+
+    Raises:
+        ConfigurationError: the package is not installed.
+    """
+    os.environ.update(shared_memory_variables(os.environ))

@@ -1,0 +1,389 @@
+"""The spatial node: a managed (lifecycle) node that turns a camera stream into answers about space."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
+from spatial_mllm_ros.answering.answer import Answer, Status
+from spatial_mllm_ros.answering.question import Question
+from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
+from spatial_mllm_ros.answering.setup import SessionConfig, open_session
+from spatial_mllm_ros.errors import QuestionError, SpatialMllmError
+from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer
+from spatial_mllm_ros.ros.conversions import answer_message, selection_message
+from spatial_mllm_ros.ros.diagnostics import camera_status, node_status, scene_status
+from spatial_mllm_ros.ros.environment import use_shared_memory_profile
+from spatial_mllm_ros.ros.inputs import FrameAssembler, PoseSource, TopicPoses
+from spatial_mllm_ros.ros.parameters import NodeParameters
+from spatial_mllm_ros.ros.tf_poses import TfPoses
+from spatial_mllm_ros.ros.worker import SessionWorker
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.srv import SpatialQuery
+
+_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_NS = 1_000_000_000
+_LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
+
+
+class SpatialNode(LifecycleNode):
+    """Buffers frames, selects them by coverage, and answers `/spatial_query`.
+
+    Everything heavy happens in the session's worker thread; the executor's thread only decodes images and hands
+    messages over. The service and the action exist in every state: outside of `active` they answer NOT_ACTIVE.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("spatial_node")
+        NodeParameters.declare(self)
+        self._settings: NodeParameters | None = None
+        self._session: SpatialSession | None = None
+        self._worker: SessionWorker | None = None
+        self._assembler: FrameAssembler | None = None
+        self._inputs: list[Any] = []
+        self._incompatible_topics: set[str] = set()
+        self.open_questions = 0  # asked and not answered yet
+        self._selection_publisher = self.create_publisher(FrameSelection, "~/selection", _LATCHED)
+        self._answer_publisher = self.create_publisher(SpatialAnswer, "~/answers", 10)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # On the steady clock: with use_sim_time, a clock that does not start is just what diagnostics must tell.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_timer = self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        # A pending answer must not hold back the frames: each way of asking has a callback group of its own.
+        self._service = self.create_service(
+            SpatialQuery, "spatial_query", self._on_query, callback_group=ReentrantCallbackGroup()
+        )
+        self._action = ActionServer(
+            self,
+            SpatialQueryAction,
+            "spatial_query",
+            execute_callback=self._on_goal,
+            goal_callback=lambda _request: GoalResponse.ACCEPT,
+            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
+            callback_group=ReentrantCallbackGroup(),
+        )
+
+    # -- lifecycle -------------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Reads the parameters, loads the model, and subscribes."""
+        try:
+            self._settings = NodeParameters.read(self)
+            self._session = open_session(_session_config(self._settings))
+            self._subscribe(self._settings, self._session)
+        except SpatialMllmError as error:
+            self.get_logger().error(f"Cannot be configured ({error.code}): {error}")
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        identity = self._session.model.identity
+        self.get_logger().info(
+            f"Model {identity.name} ({identity.architecture}), weights licence: {identity.licence}, "
+            f"sha256 {identity.sha256[:12]}."
+        )
+        if identity.random_weights:
+            self.get_logger().warning("This model has random weights: its text means nothing. Selection is real.")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Starts to take frames and questions."""
+        parameters = self._settings
+        self._worker = SessionWorker(
+            self._session,
+            queue_size=parameters["query.queue_size"],
+            max_view_age_ns=int(parameters["query.max_view_age_s"] * _NS),
+            now_stamp_ns=self._now_stamp_ns,
+            on_scene_changed=self._publish_selection,
+        )
+        self.get_logger().info("Active: ask on 'spatial_query'.")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops to take frames and questions; open questions are answered CANCELLED."""
+        self._stop_worker()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forgets scene and model."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends the work in every state."""
+        self._stop_worker()
+        self._release()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Ends the worker thread; for the end of the process."""
+        self._stop_worker()
+
+    def _stop_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+    def _release(self) -> None:
+        # Transitions run in the executor's own thread, so no subscription is being waited on here.
+        for entity in self._inputs:
+            self.destroy_subscription(entity)
+        self._inputs.clear()
+        self._incompatible_topics.clear()
+        self._assembler = self._session = self._settings = None
+
+    # -- frames ----------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, parameters: NodeParameters, session: SpatialSession) -> None:
+        slop_ns = int(parameters["input.match_slop_s"] * _NS)
+        poses: PoseSource | None = {
+            "none": lambda: None,
+            "topic": lambda: TopicPoses(parameters["scene_frame"], slop_ns),
+            "tf": lambda: TfPoses(self, parameters["scene_frame"]),
+        }[parameters["input.pose_source"]]()
+        assembler = FrameAssembler(
+            session.scene,
+            needs_depth=parameters["input.depth"],
+            poses=poses,
+            slop_ns=slop_ns,
+            wait_ns=int(parameters["input.match_wait_s"] * _NS),
+            on_frame=self._frame_added,
+        )
+        reliable = parameters["input.reliability"] == "reliable"
+        qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
+        group = MutuallyExclusiveCallbackGroup()
+
+        def subscribe(message_type: type, topic: str, callback: Any, profile: Any = qos) -> None:
+            self._inputs.append(
+                self.create_subscription(
+                    message_type,
+                    topic,
+                    callback,
+                    profile,
+                    callback_group=group,
+                    event_callbacks=SubscriptionEventCallbacks(
+                        incompatible_qos=lambda event: self._on_incompatible_qos(topic, event)
+                    ),
+                )
+            )
+
+        if parameters["input.compressed"]:
+            subscribe(CompressedImage, "image/compressed", self._on_color)
+        else:
+            subscribe(Image, "image", self._on_color)
+        subscribe(CameraInfo, "camera_info", assembler.on_camera_info)
+        if parameters["input.depth"]:
+            subscribe(Image, "depth", assembler.on_depth)
+        if isinstance(poses, TopicPoses):
+            poses_qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+            subscribe(PoseStamped, "camera_pose", assembler.on_pose, poses_qos)
+        self._assembler = assembler
+
+    def _on_color(self, message: Image | CompressedImage) -> None:
+        if self._worker is not None:  # an inactive node takes no frames
+            self._assembler.on_color(message)
+
+    def _on_incompatible_qos(self, topic: str, event: Any) -> None:
+        name = self.resolve_topic_name(topic)
+        self._incompatible_topics.add(name)
+        self.get_logger().error(
+            f"A publisher on {name} offers a QoS that this node does not accept (policy {event.last_policy_kind}); "
+            "set input.reliability to 'best_effort', or change the publisher.",
+            throttle_duration_sec=10.0,
+        )
+
+    def _frame_added(self) -> None:
+        if self._worker is not None:
+            self._worker.frame_added()
+
+    def _now_stamp_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # -- questions -------------------------------------------------------------------------------------------------
+
+    async def _on_query(self, request: SpatialQuery.Request, response: SpatialQuery.Response) -> SpatialQuery.Response:
+        response.answer = await self._answered(request, cancelled=lambda: False, on_text=None)
+        return response
+
+    async def _on_goal(self, goal: Any) -> SpatialQueryAction.Result:
+        def on_text(text: str) -> None:
+            goal.publish_feedback(SpatialQueryAction.Feedback(partial_text=text))
+
+        answer = await self._answered(goal.request, cancelled=lambda: goal.is_cancel_requested, on_text=on_text)
+        if answer.status == SpatialAnswer.STATUS_OK:
+            goal.succeed()
+        elif goal.is_cancel_requested:
+            goal.canceled()
+        else:
+            goal.abort()
+        return SpatialQueryAction.Result(answer=answer)
+
+    async def _answered(self, request: Any, *, cancelled: Any, on_text: Any) -> SpatialAnswer:
+        self.open_questions += 1
+        answer = await self._answer(request, cancelled=cancelled, on_text=on_text)
+        self.open_questions -= 1
+        message = answer_message(answer, request.question, self.get_parameter("scene_frame").value)
+        self._answer_publisher.publish(message)
+        return message
+
+    async def _answer(self, request: Any, *, cancelled: Any, on_text: Any) -> Answer:
+        arrived_ns = time.monotonic_ns()
+        worker = self._worker
+        if worker is None:
+            return Answer(Status.NOT_ACTIVE, "The node is not active; activate it (lifecycle) and ask again.")
+        try:
+            question = Question(request.question, tuple(request.options))
+        except QuestionError as error:
+            return Answer(Status.INVALID_QUESTION, str(error))
+        asked_ns = request.deadline.sec * _NS + request.deadline.nanosec
+        deadline_ns = asked_ns if asked_ns > 0 else int(self._settings["query.default_deadline_s"] * _NS)
+        inquiry = Inquiry(
+            question,
+            arrived_ns,
+            arrived_ns + deadline_ns,
+            cancelled=lambda: worker.stopping or cancelled(),
+            on_text=on_text,
+        )
+        return await self._submitted(worker, inquiry)
+
+    async def _submitted(self, worker: SessionWorker, inquiry: Inquiry) -> Answer:
+        future: Future = Future(executor=self.executor)
+
+        def done(answer: Answer) -> None:
+            future.set_result(answer)
+            if self.executor is not None:
+                self.executor.wake()  # an idle executor would otherwise not notice the result
+
+        worker.submit(inquiry, done)
+        return await future
+
+    # -- what others see -------------------------------------------------------------------------------------------
+
+    def _publish_selection(self) -> None:
+        session = self._session
+        if session is not None:
+            scene_frame = self.get_parameter("scene_frame").value
+            message = selection_message(session.scene.select(), session.scene.status(), scene_frame)
+            self._selection_publisher.publish(message)
+
+    def _publish_diagnostics(self) -> None:
+        name = self.get_fully_qualified_name()
+        session, assembler = self._session, self._assembler
+        state = "active" if self._worker is not None else ("inactive" if session is not None else "unconfigured")
+        identity = session.model.identity if session is not None else None
+        statuses = [node_status(name, state, identity.name if identity else "", identity.licence if identity else "")]
+        if session is not None and assembler is not None:
+            status = session.scene.status()
+            camera = camera_status(
+                name,
+                assembler,
+                status,
+                now_stamp_ns=self._now_stamp_ns(),
+                incompatible_topics=self._incompatible_topics,
+            )
+            statuses += [camera, scene_status(name, status)]
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(message)
+
+
+def _session_config(parameters: NodeParameters) -> SessionConfig:
+    return SessionConfig(
+        checkpoint=parameters["checkpoint"],
+        device=parameters["device"],
+        threads=parameters["threads"],
+        max_new_tokens=parameters["query.max_new_tokens"],
+        encoder_window=parameters["encoder.window"],
+        encoder_anchors=parameters["encoder.anchors"],
+        encoder_image_width_px=parameters["encoder.image_width_px"],
+        scene=SceneConfig(
+            ring_frames=parameters["buffer.capacity"],
+            ring_bytes=parameters["buffer.max_bytes"],
+            rate_hz=parameters["buffer.rate_hz"],
+            keyframes=parameters["buffer.keyframe_capacity"],
+            keyframe_bytes=parameters["buffer.keyframe_max_bytes"],
+            selected_frames=parameters["selection.frames"],
+            voxel_size_m=parameters["selection.voxel_size_m"],
+        ),
+    )
+
+
+class _RosLogHandler(logging.Handler):
+    """Sends the package's log records to the node's logger, and so to /rosout."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record, at its own level; rclpy binds a level to the line of the call, so each has a line of its own."""
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
+
+
+def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Runs ``node`` until SIGINT, SIGTERM or ``should_stop``; then ends its work and destroys it.
+
+    rclpy must have been initialised without its own signal handlers: they take the context away at once, and whoever
+    waits for an answer would never get one. Must be called from the main thread.
+    """
+    stop = threading.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: stop.set())
+    handler = _RosLogHandler(node.get_logger())
+    package_log = logging.getLogger("spatial_mllm_ros")
+    package_log.setLevel(logging.INFO)
+    package_log.addHandler(handler)
+    # The worker runs Python between its kernels; image callbacks must not wait 5 ms (the default) for their turn.
+    sys.setswitchinterval(0.0005)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set() and not should_stop():
+            executor.spin_once(timeout_sec=0.5)
+        node.close()
+        end_s = time.monotonic() + _LAST_ANSWERS_S
+        while node.open_questions and time.monotonic() < end_s:
+            executor.spin_once(timeout_sec=0.05)
+    finally:
+        node.close()
+        package_log.removeHandler(handler)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the executable `spatial_node`; exits with 1 when it starts itself and cannot be configured."""
+    use_shared_memory_profile()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = SpatialNode()
+    success = TransitionCallbackReturn.SUCCESS
+    started = not node.get_parameter("autostart").value or (
+        node.trigger_configure() == success and node.trigger_activate() == success
+    )
+    spin_until_shutdown(node, should_stop=lambda: not started)
+    sys.exit(0 if started else 1)

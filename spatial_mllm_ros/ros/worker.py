@@ -1,0 +1,140 @@
+"""The thread that does the heavy work: questions first, in their order, and new frames into the scene between them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from spatial_mllm_ros.answering.answer import Answer, Status, Timings
+from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
+
+_log = logging.getLogger(__name__)
+
+
+class SessionWorker:
+    """Runs a session in a thread of its own, so that nothing heavy happens in the executor.
+
+    Args:
+        session: what answers; only this thread uses it.
+        queue_size: questions that may wait, the one being answered not counted.
+        max_view_age_ns: an older newest frame is waited for until the question's deadline.
+        now_stamp_ns: the present in the clock of the frame stamps.
+        on_scene_changed: called from the thread after frames were placed in the scene.
+    """
+
+    def __init__(
+        self,
+        session: SpatialSession,
+        *,
+        queue_size: int,
+        max_view_age_ns: int,
+        now_stamp_ns: Callable[[], int],
+        on_scene_changed: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._queue_size = queue_size
+        self._max_view_age_ns = max_view_age_ns
+        self._now_stamp_ns = now_stamp_ns
+        self._on_scene_changed = on_scene_changed
+        self._condition = threading.Condition()
+        self._questions: deque[tuple[Inquiry, Callable[[Answer], None]]] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="spatial-session", daemon=True)
+        self._thread.start()
+
+    def submit(self, inquiry: Inquiry, done: Callable[[Answer], None]) -> None:
+        """Queues a question; ``done`` is called once with its answer, at once where the queue is full.
+
+        ``done`` runs in the worker's thread, or in the caller's when the answer is BUSY or CANCELLED.
+        """
+        refusal = None
+        with self._condition:
+            if self._stopping:
+                refusal = Answer(Status.CANCELLED, "The node is shutting down.")
+            elif len(self._questions) >= self._queue_size:
+                refusal = Answer(Status.BUSY, f"{len(self._questions)} questions are waiting already; ask again later.")
+            else:
+                self._questions.append((inquiry, done))
+                self._condition.notify_all()
+        if refusal is not None:
+            done(refusal)
+
+    def frame_added(self) -> None:
+        """Tells the thread that the scene has a new frame; cheap."""
+        with self._condition:
+            self._condition.notify_all()
+
+    @property
+    def stopping(self) -> bool:
+        """True once ``close`` has been called; open questions are then ended as soon as possible."""
+        return self._stopping
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Ends the thread after the question in work has noticed; waiting ones are answered CANCELLED."""
+        with self._condition:
+            self._stopping = True
+            waiting = list(self._questions)
+            self._questions.clear()
+            self._condition.notify_all()
+        for _, done in waiting:
+            done(Answer(Status.CANCELLED, "The node is shutting down."))
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            _log.error("The session thread did not end within %.0f s; it is left behind.", timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._questions or self._session.scene.pending)
+                if self._stopping:
+                    return
+                question = self._questions.popleft() if self._questions else None
+            if question is not None:
+                inquiry, done = question
+                done(self._answer(inquiry))
+            else:
+                self._process()
+
+    def _process(self) -> None:
+        try:
+            changed = self._session.scene.process(max_calls=1)
+        except Exception:  # noqa: BLE001 (the thread must outlive any defect; diagnostics shows the growing count)
+            _log.exception("Placing frames in the scene failed in a way nobody foresaw.")
+            return
+        if changed:
+            self._on_scene_changed()
+
+    def _answer(self, inquiry: Inquiry) -> Answer:
+        try:
+            stale = self._wait_for_fresh_view(inquiry)
+            return stale or self._session.answer(inquiry, now_stamp_ns=self._now_stamp_ns())
+        except Exception as error:  # noqa: BLE001 (a client waits: it must get an answer whatever happens)
+            _log.exception("A question failed in a way nobody foresaw.")
+            return Answer(Status.MODEL_ERROR, f"Unexpected {type(error).__name__}: {error}. The node's log says more.")
+
+    def _wait_for_fresh_view(self, inquiry: Inquiry) -> Answer | None:
+        scene = self._session.scene
+
+        def age_ns() -> int:
+            newest_ns = scene.status().newest_stamp_ns
+            return self._now_stamp_ns() - newest_ns if newest_ns else 0
+
+        with self._condition:
+            while age_ns() > self._max_view_age_ns:
+                if self._stopping or inquiry.cancelled():
+                    return Answer(Status.CANCELLED, "The question was cancelled while it waited for a fresh view.")
+                remaining_s = 1.0 if inquiry.deadline_ns is None else (inquiry.deadline_ns - time.monotonic_ns()) / 1e9
+                if remaining_s <= 0:
+                    waited_ns = time.monotonic_ns() - inquiry.arrived_ns
+                    return Answer(
+                        Status.STALE_VIEW,
+                        f"The newest frame is {age_ns() / 1e9:.1f} s old and no new one came; check the camera.",
+                        newest_frame_age_ns=age_ns(),
+                        epoch=scene.status().epoch,
+                        timings=Timings(queued_ns=waited_ns, total_ns=waited_ns),
+                    )
+                self._condition.wait(min(remaining_s, 0.1))  # cancellation comes without a notification
+        return None
