@@ -6,13 +6,10 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.evaluation.files import write_json
-
-_PACKAGES = ("numpy", "torch", "transformers", "opencv-python-headless", "ros-rclpy")
+from spatial_mllm_ros.evaluation.files import versions, write_json
 
 
 def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
@@ -28,17 +25,6 @@ def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
 def machine() -> dict[str, Any]:
     """What ran the measurement, without anything that names the machine."""
     return {"cpu": _cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine(), "gpu": _gpu_name()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter for speed and results."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
 
 
 def _cpu_model() -> str:

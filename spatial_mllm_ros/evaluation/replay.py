@@ -20,6 +20,7 @@ from spatial_mllm_ros.datasets.sources import FrameSource, open_source
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import FrameRejectedError, SourceError
 from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures, coverage_figures
+from spatial_mllm_ros.evaluation.files import write_json
 from spatial_mllm_ros.evaluation.picture import ContactFrame, write_picture
 from spatial_mllm_ros.evaluation.replay_report import AskedQuestion, Report
 from spatial_mllm_ros.evaluation.scene_recorder import SceneRecorder
@@ -219,7 +220,7 @@ def _write(report: Report, run: _Run, out_dir: Path, name: str) -> None:
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         run.draw(out_dir / PICTURE_FILE, report)
-        report.write(out_dir / REPORT_FILE)
+        write_json(out_dir / REPORT_FILE, report.to_json())
     except OSError as error:
         raise SourceError(f"The report on {name!r} cannot be written to {out_dir}: {error.strerror}.") from error
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.answering.answer import Answer
 from spatial_mllm_ros.datasets.questions import TimedQuestion
 from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures
+from spatial_mllm_ros.evaluation.files import versions
 from spatial_mllm_ros.scene.records import Selection
-
-_VERSIONED = ("spatial-mllm-ros", "numpy", "torch", "transformers", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
@@ -69,21 +64,10 @@ class Report:
             "coverage": _coverage_json(self.coverage),
             "questions": [_question_json(question) for question in self.questions],
             "model": dict(self.model),
-            "versions": _versions(),
+            "versions": versions(),
             "configuration": dict(self.configuration),
             "timings": {"read_ns": self.read_ns, "process_ns": self.process_ns, "ask_ns": self.ask_ns},
         }
-
-    def write(self, path: Path) -> None:
-        """Writes the report as JSON, sorted and indented, whole or not at all.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        text = json.dumps(self.to_json(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        part = path.with_name(path.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
 
 
 def _coverage_json(figures: CoverageFigures | None) -> dict[str, Any]:
@@ -124,13 +108,3 @@ def _question_json(item: AskedQuestion) -> dict[str, Any]:
     if item.asked.truth is not None:
         values["truth"] = item.asked.truth
     return values
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in _VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found

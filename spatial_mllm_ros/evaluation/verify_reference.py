@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.evaluation.files import versions, write_json
 from spatial_mllm_ros.evaluation.reference.checks import Check
 
 Family = Callable[[Path], Iterator[Check]]
@@ -81,7 +77,7 @@ def run(root: Path, json_path: Path | None = None, *, known: dict[str, Family] |
     else:
         sys.stdout.write(f"No reference case was found in {root}; give the folder that holds e.g. vggt_tiny/.\n")
     if json_path is not None:
-        _write_json(json_path, _report(root, rows))
+        write_json(json_path, _report(root, rows))
     if not rows:
         return 2
     return 1 if failed else 0
@@ -115,33 +111,6 @@ def _report(root: Path, rows: Sequence[Check]) -> dict[str, object]:
     return {
         "root": root.name,
         "passed": bool(rows) and all(row.passed for row in rows),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
-        "machine": platform.machine(),
+        "versions": versions(),
         "checks": [{key: finite(value) for key, value in asdict(row).items()} for row in rows],
     }
-
-
-_LIBRARIES = ("torch", "transformers", "numpy")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    """Writes all or nothing: a reader never sees half a report."""
-    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(content, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

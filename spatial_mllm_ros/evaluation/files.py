@@ -1,0 +1,45 @@
+"""How results are written: whole or not at all, with what made them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("spatial-mllm-ros", "numpy", "torch", "transformers", "opencv-python-headless", "ros-rclpy")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes ``content`` sorted and indented; a reader never sees half of it, and an old file stays on failure.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+        ValueError: a number is NaN or infinite, which JSON does not have.
+    """
+    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
