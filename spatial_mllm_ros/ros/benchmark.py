@@ -25,14 +25,16 @@ from spatial_mllm_ros.ros.node import SpatialNode, spin_until_shutdown
 from spatial_mllm_ros.srv import SpatialQuery
 
 _RATE_HZ = 30.0
+_WARM_UP_IMAGES = 60  # not measured: discovery, the first frames' memory, the first call of the encoder
 _QUESTION = "How many chairs are in this room?"
 
 
 class _TimedNode(SpatialNode):
     """The node, with the duration of each image callback and the age of each image at its end written down."""
 
-    def __init__(self) -> None:
+    def __init__(self, flowing: Any) -> None:
         super().__init__()
+        self._flowing = flowing
         self.durations_ns: list[int] = []
         self.latencies_ns: list[int] = []
         self.arrivals_ns: list[int] = []
@@ -43,6 +45,8 @@ class _TimedNode(SpatialNode):
         self.arrivals_ns.append(started_ns)
         self.durations_ns.append(time.perf_counter_ns() - started_ns)
         self.latencies_ns.append(time.time_ns() - stamp_ns(message.header.stamp))
+        if len(self.arrivals_ns) == _WARM_UP_IMAGES:
+            self._flowing.set()
 
 
 def measure_image_callback(seconds: float = 10.0) -> list[dict[str, Any]]:
@@ -65,14 +69,16 @@ def _measured(width_px: int, height_px: int, asking: bool, seconds: float) -> li
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "node.json"
-        ready, stop = context.Event(), context.Event()
-        node = context.Process(target=_node_process, args=(str(result), ready, stop), name="node")
+        ready, flowing, stop = context.Event(), context.Event(), context.Event()
+        node = context.Process(target=_node_process, args=(str(result), ready, flowing, stop), name="node")
         camera = context.Process(target=_camera_process, args=(width_px, height_px, stop), name="camera")
         node.start()
         try:
             if not ready.wait(120):
                 raise SpatialMllmError("The node did not become active within 120 s; run spatial_node to see why.")
             camera.start()
+            if not flowing.wait(60):
+                raise SpatialMllmError(f"Fewer than {_WARM_UP_IMAGES} images reached the node within 60 s.")
             answers = _ask(seconds) if asking else _idle(seconds)
         finally:
             stop.set()
@@ -110,18 +116,17 @@ def _rows(measured: dict[str, Any], case: str, asking: bool, answers: int) -> li
     ]
 
 
-def _node_process(result: str, ready: Any, stop: Any) -> None:
+def _node_process(result: str, ready: Any, flowing: Any, stop: Any) -> None:
     overrides = ["autostart:=false", "buffer.rate_hz:=5.0", "query.max_new_tokens:=4096", "selection.frames:=8"]
     arguments = ["--ros-args", *(part for override in overrides for part in ("-p", override))]
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = _TimedNode()
+    node = _TimedNode(flowing)
     node.trigger_configure()
     node.trigger_activate()
     ready.set()
     spin_until_shutdown(node, stop.is_set)
-    skip = int(_RATE_HZ)  # the first second belongs to discovery and to the first frames' memory
     lists = {"durations_ns": node.durations_ns, "latencies_ns": node.latencies_ns, "arrivals_ns": node.arrivals_ns}
-    Path(result).write_text(json.dumps({name: values[skip:] for name, values in lists.items()}))
+    Path(result).write_text(json.dumps({name: values[_WARM_UP_IMAGES:] for name, values in lists.items()}))
 
 
 def _camera_process(width_px: int, height_px: int, stop: Any) -> None:

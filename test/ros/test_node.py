@@ -329,6 +329,18 @@ def test_a_deadline_ends_an_endless_answer_with_what_there_is(start_node, ros_cl
     assert answer.evidence
 
 
+def test_a_view_that_is_too_old_is_said_to_be_stale_at_the_deadline(start_node, ros_client, camera):
+    start_node(**SMALL, **{"query.max_view_age_s": 0.5})
+    frames = camera()
+    wait_for_selection(ros_client)
+    frames.stop()
+    newest_ns = frames.stamps_ns[-1]
+    ros_client.until(lambda: time.time_ns() > newest_ns + SECOND_NS, "the view is old")
+    answer = answer_to(ros_client, "How many tables?", deadline_s=1)
+    assert answer.status == SpatialAnswer.STATUS_STALE_VIEW
+    assert answer.newest_frame_age.sec >= 1
+
+
 def test_a_jump_back_of_the_clock_starts_a_new_epoch(start_node, ros_client):
     start_node(**SMALL, **{"buffer.rate_hz": 1000.0, "query.max_view_age_s": 1e9})
     publisher = ros_client.node.create_publisher(Image, "image", 5)
