@@ -66,7 +66,12 @@ def open_session(config: SessionConfig) -> SpatialSession:
             anchor_count=config.encoder_anchors,
         )
 
-    encoder = AutoGeometryEncoder(SensorDepthEncoder(), vggt_encoder)
+    encoder = AutoGeometryEncoder(
+        SensorDepthEncoder(),
+        vggt_encoder,
+        window_size=config.encoder_window,
+        anchor_count=config.encoder_anchors,
+    )
     return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
 
 
