@@ -104,12 +104,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.benchmark import report
+    from spatial_mllm_ros.evaluation.benchmark import report, selection_rows
 
     rows = []
     if arguments.only in (None, "selection"):
-        from spatial_mllm_ros.evaluation.benchmark_selection import selection_rows
-
         rows += selection_rows(arguments.recording)
     if arguments.only in (None, "node"):
         from spatial_mllm_ros.ros.benchmark import measure_image_callback

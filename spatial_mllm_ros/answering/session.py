@@ -77,7 +77,12 @@ class SpatialSession:
             )
             return Answer(Status.NO_FRAMES, sentence, epoch=selection.epoch)
         newest_ns = self.scene.status().newest_stamp_ns
-        answer = self._generate(inquiry, selection, frames)
+        # A camera that knows its pose may change its image size within a scene; a video for the model has one size.
+        alike = [frame for frame in frames if frame.rgb.shape == frames[-1].rgb.shape]
+        answer = self._generate(inquiry, selection, alike)
+        if len(alike) < len(frames):
+            left_out = f"{len(frames) - len(alike)} of {len(frames)} frames have another image size and were left out."
+            answer = replace(answer, message=f"{answer.message} {left_out}".strip())
         return replace(
             answer,
             epoch=selection.epoch,

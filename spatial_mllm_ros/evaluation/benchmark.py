@@ -9,7 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spatial_mllm_ros.datasets.sources import open_source
+from spatial_mllm_ros.evaluation.benchmark_selection import coverage_rows, incremental_rows, offline_rows
 from spatial_mllm_ros.evaluation.files import versions, write_json
+
+
+def selection_rows(recording: Path | None) -> list[dict[str, Any]]:
+    """Rows of the selection alone; the coverage figures need a recording with depth and poses.
+
+    Raises:
+        SourceError: the recording cannot be read.
+    """
+    rows = [*offline_rows(), *incremental_rows()]
+    if recording is not None:
+        with open_source(recording) as source:
+            rows += coverage_rows(source, name=source.name)
+    return rows
 
 
 def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import weakref
 from collections import deque
 
@@ -15,7 +17,8 @@ class SlotPool:
 
     ``lease`` hands out a buffer as an ordinary array. It returns to the pool when the array and every view of it are
     gone, so a frame (or a tensor made from it) may be held for as long as it is needed, and a message that fails to
-    decode leaks nothing. The block is not touched before it is used: unused slots cost address space only.
+    decode leaks nothing. Unused slots cost address space only; the first write to one costs milliseconds, in which the
+    system provides its pages, so ``warm`` should be called now and then by a thread that has the time.
 
     Returning a slot takes no lock, because Python may run it at any allocation, also in the thread that is leasing.
     """
@@ -29,12 +32,23 @@ class SlotPool:
         self.slots = slots
         self._slot_bytes = height_px * width_px * 3
         self._memory = np.empty(slots * self._slot_bytes, np.uint8).data
-        self._free: deque[int] = deque(range(slots))
+        self._untouched: deque[int] = deque(range(slots))
+        self._free: deque[int] = deque()  # written before, so their pages are there
 
     @property
     def free_slots(self) -> int:
         """Slots that nobody holds."""
-        return len(self._free)
+        return len(self._free) + len(self._untouched)
+
+    def warm(self, count: int) -> None:
+        """Touches unused slots until ``count`` of the free ones have their pages, or none is left; any thread."""
+        while len(self._free) < count:
+            try:
+                slot = self._untouched.popleft()
+            except IndexError:
+                return
+            self._bytes_of(slot)[:: mmap.PAGESIZE] = 0
+            self._free.append(slot)
 
     def lease(self) -> np.ndarray:
         """A free buffer, uint8 [H, W, 3], contents undefined.
@@ -42,17 +56,23 @@ class SlotPool:
         Raises:
             FrameRejectedError: cause ``pool``: every slot is held.
         """
-        try:
-            slot = self._free.popleft()
-        except IndexError:
-            raise FrameRejectedError(
-                "pool",
-                f"All {self.slots} buffers of {self.width_px}x{self.height_px} are held; the frame is dropped. "
-                "Release frames sooner, or raise the capacity of the buffer.",
-            ) from None
-        start = slot * self._slot_bytes
+        slot = self._pop()
         # A view of an array keeps the innermost array of the chain alive, which is the one made here: its base is a
         # memoryview and not an array. That is the one to watch; the reshaped array handed out may die before its views.
-        owner = np.frombuffer(self._memory[start : start + self._slot_bytes], np.uint8)
+        owner = self._bytes_of(slot)
         weakref.finalize(owner, self._free.append, slot).atexit = False
         return owner.reshape(self.height_px, self.width_px, 3)
+
+    def _pop(self) -> int:
+        for slots in (self._free, self._untouched):
+            with contextlib.suppress(IndexError):
+                return slots.pop()
+        raise FrameRejectedError(
+            "pool",
+            f"All {self.slots} buffers of {self.width_px}x{self.height_px} are held; the frame is dropped. "
+            "Release frames sooner, or raise the capacity of the buffer.",
+        )
+
+    def _bytes_of(self, slot: int) -> np.ndarray:
+        start = slot * self._slot_bytes
+        return np.frombuffer(self._memory[start : start + self._slot_bytes], np.uint8)

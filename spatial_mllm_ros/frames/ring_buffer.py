@@ -54,6 +54,12 @@ class RingBuffer:
                 pool = self._pool = SlotPool(ring_slots + self._spare_slots, height_px, width_px)
         return pool.lease()
 
+    def warm(self, slots: int) -> None:
+        """Makes the next ``slots`` leases quick; takes milliseconds per slot, so not for the camera's thread."""
+        pool = self._pool
+        if pool is not None:
+            pool.warm(slots)
+
     def push(self, frame: Frame) -> list[Frame]:
         """Appends ``frame`` and returns the frames that had to leave for it, oldest first.
 

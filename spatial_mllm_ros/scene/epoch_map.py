@@ -91,6 +91,8 @@ class EpochMap:
         ]
         if len(fitting) < len(frames):  # lengths of two kinds must not meet in one grid
             self._count("scale", len(frames) - len(fitting))
+        if not fitting:
+            return 0
         points = window_points(
             [g for _, g in fitting], self._config.min_confidence_percentile, self._config.max_points_per_frame
         )

@@ -18,6 +18,7 @@ from spatial_mllm_ros.frames.ring_buffer import RingBuffer
 from spatial_mllm_ros.scene.config import SceneConfig
 
 _log = logging.getLogger(__name__)
+_WARM_SLOTS = 32
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class FrameIntake:
         except FrameRejectedError as err:
             self.count(err.cause)
             raise
+
+    def warm(self) -> None:
+        """Prepares memory for the frames of the next seconds, in the worker's time instead of the camera's."""
+        self._ring.warm(_WARM_SLOTS)
 
     def admits(self, stamp_ns: int) -> bool:
         """See ``Scene.admits``."""

@@ -31,11 +31,15 @@ def median_of_finite(rows: np.ndarray, over: Callable[..., list]) -> tuple[np.fl
 
     def split(index: int) -> tuple[int, int, np.ndarray]:
         row = rows[index]
-        finite = int(np.count_nonzero(np.isfinite(row)))
-        below = int(np.count_nonzero(row < low)) - (int(np.count_nonzero(row == -np.inf)) if finite < row.size else 0)
+        below, up_to = row < low, row <= high
+        if np.isfinite(row.min()) and np.isfinite(row.max()):
+            finite, lowest = row.size, 0
+        else:
+            finite, lowest = int(np.count_nonzero(np.isfinite(row))), int(np.count_nonzero(row == -np.inf))
+        count = int(np.count_nonzero(below)) - lowest
         if low == high:  # many equal values: counting them is enough
-            return finite, below, np.empty(int(np.count_nonzero(row == low)), np.bool_)
-        return finite, below, row[np.flatnonzero((row >= low) & (row <= high))]
+            return finite, count, np.empty(int(np.count_nonzero(up_to)) - count - lowest, np.bool_)
+        return finite, count, row[np.flatnonzero(below ^ up_to)]
 
     parts = over(split)
     count = sum(p[0] for p in parts)
@@ -51,5 +55,6 @@ def median_of_finite(rows: np.ndarray, over: Callable[..., list]) -> tuple[np.fl
         return np.float32(low), count == rows.size
     else:
         values = np.concatenate([p[2] for p in parts])
-    middle = np.partition(values, (first, second))[[first, second]]
+    # an odd count has one middle: the mean of it with itself could overflow
+    middle = np.partition(values, (first, second))[first : second + 1]
     return np.float32(middle.mean(dtype=np.float32)), count == rows.size

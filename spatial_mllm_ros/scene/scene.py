@@ -106,6 +106,7 @@ class Scene:
             the number of frames that now have a place in the scene.
         """
         placed = calls = 0
+        self._intake.warm()
         with self._working:
             while max_calls is None or calls < max_calls:
                 epoch, frames = self._intake.take_window(max(1, self._encoder.window_size))

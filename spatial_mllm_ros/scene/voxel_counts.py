@@ -6,7 +6,7 @@ import numpy as np
 
 _EMPTY = np.int64(-1)
 _SMALLEST = 1 << 12
-_SLOTS_PER_VOXEL = 3  # after a rebuild; the next one comes when two per voxel ever seen since are left
+_SLOTS_PER_VOXEL = 3  # after a rebuild; the next one comes when half of the slots are taken
 _HALF = np.uint64(32)
 # Fibonacci hashing (Knuth, The Art of Computer Programming, vol. 3, 6.4): 2^64 / golden ratio, odd
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)

@@ -53,8 +53,8 @@ def voxel_keys(points_scene: np.ndarray, voxel_size: float) -> np.ndarray:
             voxels from the origin along an axis, are left out.
         voxel_size: edge length of a fine voxel, > 0.
     """
-    cells = np.floor(points_scene * np.float32(1.0 / voxel_size))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        cells = np.floor(points_scene * np.float32(1.0 / voxel_size))
         inside = (np.abs(cells) < _OFFSET).all(axis=1)  # False for NaN and inf too
     if not inside.all():
         cells = cells[inside]

@@ -55,9 +55,9 @@ def session_with(model, frames=6, **scene_options) -> SpatialSession:
     return SpatialSession(scene, model)
 
 
-def frame(index: int, start_s: int = 100) -> Frame:
-    rgb = np.full((30, 42, 3), index, np.uint8)
-    return Frame(stamp_ns=start_s * SECOND_NS + index * SECOND_NS // 4, rgb=rgb)
+def frame(index: int, start_s: int = 100, height: int = 30, pose: np.ndarray | None = None) -> Frame:
+    rgb = np.full((height, 42, 3), index, np.uint8)
+    return Frame(stamp_ns=start_s * SECOND_NS + index * SECOND_NS // 4, rgb=rgb, scene_from_cam=pose)
 
 
 def test_an_answer_carries_value_evidence_epoch_and_timings():
@@ -144,6 +144,18 @@ def test_a_clock_jump_while_the_question_is_open_is_said_and_not_mixed():
     answer = session.ask(COUNT)
     assert answer.status is Status.TIME_JUMP
     assert "three" not in answer.text
+
+
+def test_frames_of_an_earlier_image_size_are_left_out_and_the_answer_says_so():
+    model = ScriptedModel()
+    session = session_with(model, frames=0)
+    for index in range(4):
+        session.scene.add(frame(index, height=30 if index < 3 else 20, pose=np.eye(4)))
+    session.scene.process()
+    answer = session.ask(COUNT)
+    assert answer.status is Status.OK
+    assert len(model.seen[0]) == len(answer.evidence_stamps_ns) == 1
+    assert "3 of 4 frames have another image size" in answer.message
 
 
 def test_out_of_memory_halves_the_frames_until_they_fit():

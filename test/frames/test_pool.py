@@ -88,3 +88,25 @@ def test_leasing_and_releasing_from_many_threads_loses_no_slot():
 def test_an_impossible_pool_is_refused(arguments):
     with pytest.raises(ConfigurationError, match="at least 1"):
         SlotPool(*arguments)
+
+
+def test_warmed_slots_are_leased_first_and_none_is_lost_or_given_twice():
+    pool = SlotPool(6, 4, 6)
+    pool.warm(2)
+    assert pool.free_slots == 6
+    held = [pool.lease() for _ in range(6)]
+    addresses = {array.ctypes.data for array in held}
+    assert len(addresses) == 6
+    warmed = sorted(addresses)[:2]  # warming starts at the beginning of the block
+    assert sorted(array.ctypes.data for array in held[:2]) == warmed
+    pool.warm(6)  # nothing is left to warm
+    assert pool.free_slots == 0
+
+
+def test_warming_leaves_what_is_held_alone():
+    pool = SlotPool(3, 4, 6)
+    held = pool.lease()
+    held[:] = 7
+    pool.warm(3)
+    assert (held == 7).all()
+    assert pool.free_slots == 2
