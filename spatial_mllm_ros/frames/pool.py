@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
+import ctypes
 import weakref
 from collections import deque
 
@@ -40,14 +40,15 @@ class SlotPool:
         """Slots that nobody holds."""
         return len(self._free) + len(self._untouched)
 
-    def warm(self, count: int) -> None:
-        """Touches unused slots until ``count`` of the free ones have their pages, or none is left; any thread."""
-        while len(self._free) < count:
+    def warm(self, slots: int) -> None:
+        """Touches up to ``slots`` unused slots, so that the first write to them is quick; any thread."""
+        for _ in range(slots):
             try:
                 slot = self._untouched.popleft()
             except IndexError:
                 return
-            self._bytes_of(slot)[:: mmap.PAGESIZE] = 0
+            # memset through ctypes lets other threads run meanwhile; an assignment of numpy would hold them up
+            ctypes.memset(self._bytes_of(slot).ctypes.data, 0, self._slot_bytes)
             self._free.append(slot)
 
     def lease(self) -> np.ndarray:

@@ -55,7 +55,7 @@ class RingBuffer:
         return pool.lease()
 
     def warm(self, slots: int) -> None:
-        """Makes the next ``slots`` leases quick; takes milliseconds per slot, so not for the camera's thread."""
+        """Prepares up to ``slots`` more buffers; takes milliseconds each, so not for the camera's thread."""
         pool = self._pool
         if pool is not None:
             pool.warm(slots)

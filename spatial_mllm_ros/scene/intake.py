@@ -18,7 +18,7 @@ from spatial_mllm_ros.frames.ring_buffer import RingBuffer
 from spatial_mllm_ros.scene.config import SceneConfig
 
 _log = logging.getLogger(__name__)
-_WARM_SLOTS = 32
+_WARMED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class FrameIntake:
             raise
 
     def warm(self) -> None:
-        """Prepares memory for the frames of the next seconds, in the worker's time instead of the camera's."""
-        self._ring.warm(_WARM_SLOTS)
+        """Prepares some of the ring's memory that no frame has used yet, in the worker's time and not the camera's."""
+        self._ring.warm(_WARMED_AT_ONCE)
 
     def admits(self, stamp_ns: int) -> bool:
         """See ``Scene.admits``."""

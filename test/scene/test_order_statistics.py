@@ -17,7 +17,9 @@ def median(rows):
     arrays(
         np.float32,
         array_shapes(min_dims=2, max_dims=2, max_side=9),
-        elements=st.one_of(st.floats(width=32), st.sampled_from([0.0, 1.0, 1.0, 2.0])),
+        elements=st.one_of(
+            st.floats(-(2.0**100), 2.0**100, width=32), st.sampled_from([0.0, 1.0, 1.0, 2.0, np.nan, np.inf, -np.inf])
+        ),
     )
 )
 def test_it_is_the_median_of_the_finite_values(rows):
