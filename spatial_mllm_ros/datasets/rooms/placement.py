@@ -14,6 +14,7 @@ from spatial_mllm_ros.datasets.rooms.parts import bounds_of
 from spatial_mllm_ros.datasets.rooms.routes import CLEARANCE_M, Routes
 
 _TRIES = 14
+_LARGE = ("table", "round table", "bed", "bathtub", "sofa", "piano")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def _wishes(k: Kit, plan: FloorPlan, theme: list[str]) -> list[tuple[Kind, int]]
 
 
 def _order(k: Kit, kind: Kind) -> float:
-    return {Place.WALL: 0.0, Place.HUNG: 1.0, Place.FLOOR: 2.0, Place.TOP: 3.0}[kind.place] + k.u(0, 0.99)
+    # Large things first: they find no place among small ones.
+    rank = {Place.WALL: 1.0, Place.HUNG: 2.0, Place.FLOOR: 3.0, Place.TOP: 4.0}[kind.place]
+    return (0.0 if kind.label in _LARGE else rank) + k.u(0, 0.99)
 
 
 def _drawn(k: Kit, kind: Kind) -> tuple[Model, float, np.ndarray, np.ndarray]:

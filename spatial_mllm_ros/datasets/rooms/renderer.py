@@ -7,7 +7,6 @@ only the winners are shaded. Work is therefore proportional to what may be seen,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -172,5 +171,3 @@ def _ranges(lengths: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, 
     shift = starts - (torch.cumsum(lengths, 0) - lengths)
     return owner, torch.arange(len(owner), device=lengths.device) + shift.index_select(0, owner)
 
-
-RenderFunction = Callable[..., Rendered]

@@ -29,12 +29,12 @@ class Routes:
 
 
 def make_routes(k: Kit, plan: FloorPlan) -> Routes:
-    """Draws one to three stops per cell, and joins them with each other and with the cell's doorways."""
+    """Draws two or three stops per cell, and joins them with each other and with the cell's doorways."""
     stops = []
     for cell in range(len(plan.cells)):
         x0, y0, x1, y1 = plan.inside(cell)
         mine = []
-        for _ in range(k.n(1, 2) if (x1 - x0) * (y1 - y0) < 14 else k.n(2, 3)):
+        for _ in range(2 if (x1 - x0) * (y1 - y0) < 14 else k.n(2, 3)):
             mine.append(np.array([k.u(*_middle(x0, x1)), k.u(*_middle(y0, y1))]))
         stops.append(tuple(mine))
     strips, gates = [], {}

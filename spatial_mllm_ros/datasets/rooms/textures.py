@@ -9,8 +9,8 @@ import numpy as np
 
 from spatial_mllm_ros.datasets.rooms.parts import Texture
 
-TILE_PX = 64  #: edge of a tile
-LEVELS = 6  #: copies of every tile; level l is averaged over 2^l pixels
+TILE_PX = 128  #: edge of a tile
+LEVELS = 7  #: copies of every tile; level l is averaged over 2^l pixels
 
 
 @lru_cache(maxsize=1)
@@ -31,12 +31,12 @@ def _with_levels(tile: np.ndarray) -> np.ndarray:
 
 
 def _pattern(kind: Texture, rng: np.random.Generator) -> np.ndarray:
-    v, u = np.mgrid[0:TILE_PX, 0:TILE_PX].astype(np.float64)
-    turn = 2 * np.pi / TILE_PX
+    v, u = np.mgrid[0:TILE_PX, 0:TILE_PX] * (64.0 / TILE_PX)  # the patterns are laid out in 64ths of a tile
+    turn = 2 * np.pi / 64
     fine, coarse = _noise(rng, 32), _noise(rng, 8)
     patterns = {
         Texture.PLAIN: lambda: 0.10 + 0.05 * coarse,
-        Texture.WOOD: lambda: 0.4 + 0.3 * np.sin(turn * 5 * u + 1.6 * _noise(rng, 4) + 0.8 * np.sin(turn * v)),
+        Texture.WOOD: lambda: 0.35 + 0.17 * np.sin(turn * 7 * u + 1.3 * _noise(rng, 4)) + 0.06 * fine,
         Texture.WEAVE: lambda: 0.35 + 0.2 * np.sin(turn * 16 * u) * np.sin(turn * 16 * v) + 0.1 * fine,
         Texture.STRIPES: lambda: ((u // 8) % 2) * 0.9 + 0.03 * fine,
         Texture.CHECKS: lambda: ((u // 16 + v // 16) % 2) * 0.9 + 0.03 * fine,
