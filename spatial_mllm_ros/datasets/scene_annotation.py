@@ -217,7 +217,7 @@ class _Reader:
     def scene(self) -> SceneAnnotation:
         content = self._content
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise SourceError(f"{self._path}, line 1: no field \"format\": \"{FORMAT}\"; this is not a scene file.")
+            raise SourceError(f'{self._path}, line 1: no field "format": "{FORMAT}"; this is not a scene file.')
         if content.get("version") != VERSION:
             raise SourceError(
                 f"{self._path}, line 1: version {content.get('version')!r} is not {VERSION}; read it with the release "
@@ -227,14 +227,16 @@ class _Reader:
         rooms = tuple(self._each("rooms", self._room))
         visibility = self._visibility(objects) if "frames" in content else None
         try:
-            return SceneAnnotation(str(content.get("name", "")), objects, rooms, str(content.get("source", "")), visibility)
+            return SceneAnnotation(
+                str(content.get("name", "")), objects, rooms, str(content.get("source", "")), visibility
+            )
         except ConfigurationError as error:
             raise SourceError(f"{self._path}: {error}") from error
 
     def _each(self, name: str, make: Any) -> list[Any]:
         entries = self._content.get(name)  # type: ignore[attr-defined]
         if not isinstance(entries, list):
-            raise SourceError(f"{self._path}: the list \"{name}\" is missing; add it, empty if there is none.")
+            raise SourceError(f'{self._path}: the list "{name}" is missing; add it, empty if there is none.')
         made = []
         for index, entry in enumerate(entries):
             try:
@@ -274,13 +276,13 @@ class _Reader:
         column = {thing.id: n for n, thing in enumerate(objects)}
         size = self._content.get("image_px")  # type: ignore[attr-defined]
         if not (isinstance(size, list) and len(size) == 2):
-            raise SourceError(f"{self._path}: \"image_px\" must be [width, height] where there are frames.")
+            raise SourceError(f'{self._path}: "image_px" must be [width, height] where there are frames.')
 
         def frame(entry: dict[str, Any]) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
             pixels, fraction = np.zeros(len(objects), np.int32), np.zeros(len(objects), np.float32)
             for number, count, share in entry["visible"]:
                 if number not in column:
-                    raise ValueError(f"it shows object {number}, which is not in \"objects\"")
+                    raise ValueError(f'it shows object {number}, which is not in "objects"')
                 pixels[column[number]], fraction[column[number]] = count, share
             pose = np.array(entry["scene_from_cam"], np.float64).reshape(4, 4)
             return int(entry["stamp_ns"]), pose, pixels, fraction

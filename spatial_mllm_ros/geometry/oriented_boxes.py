@@ -43,17 +43,13 @@ class OrientedBox:
         """All corners, float64 [8, 3]: the footprint at the bottom, then at the top."""
         floor = self.footprint()
         half = self.size_m[2] / 2
-        return np.concatenate(
-            [np.column_stack([floor, np.full(4, self.centre_m[2] + side)]) for side in (-half, half)]
-        )
+        return np.concatenate([np.column_stack([floor, np.full(4, self.centre_m[2] + side)]) for side in (-half, half)])
 
     def contains(self, points: np.ndarray, margin_m: float = 0.0) -> np.ndarray:
         """Which of float64 [N, 3] points lie in the box grown by ``margin_m``: bool [N]."""
         away = points - self.centre_m
         cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
-        own = np.stack(
-            [cos * away[:, 0] + sin * away[:, 1], cos * away[:, 1] - sin * away[:, 0], away[:, 2]], axis=-1
-        )
+        own = np.stack([cos * away[:, 0] + sin * away[:, 1], cos * away[:, 1] - sin * away[:, 0], away[:, 2]], axis=-1)
         return (np.abs(own) <= self.size_m / 2 + margin_m).all(-1)
 
 

@@ -133,9 +133,7 @@ def annotate(
     pixels = torch.bincount(flat, minlength=frames * (count + 1)).view(frames, count + 1)[:, 1:].cpu().numpy()
     whole = box_pixels([thing.box for thing in world.objects], scene_from_cam, camera.matrix())
     fraction = np.clip(pixels / np.maximum(whole, 1.0), 0, 1).astype(np.float32)
-    seen = Visibility(
-        stamps_ns, scene_from_cam, pixels.astype(np.int32), fraction, (camera.width_px, camera.height_px)
-    )
+    seen = Visibility(stamps_ns, scene_from_cam, pixels.astype(np.int32), fraction, (camera.width_px, camera.height_px))
     return SceneAnnotation(f"rooms_{world.seed:09d}", world.objects, world.rooms, "rooms", seen)
 
 
@@ -149,9 +147,7 @@ def _camera(config: ClipConfig, world: World, walk: int) -> Intrinsics:
     k = Kit(np.random.default_rng((world.seed, 4, walk)))
     w, h, focal = config.width_px, config.height_px, k.u(*config.focal) * config.width_px
     # Not quite square pixels and an off-centre axis, so that code which mixes them up is found out.
-    return Intrinsics(
-        focal, focal * k.u(0.985, 1.015), w * k.u(0.48, 0.52) - 0.5, h * k.u(0.48, 0.52) - 0.5, w, h
-    )
+    return Intrinsics(focal, focal * k.u(0.985, 1.015), w * k.u(0.48, 0.52) - 0.5, h * k.u(0.48, 0.52) - 0.5, w, h)
 
 
 def _render(

@@ -59,12 +59,12 @@ class FloorPlan:
 
 
 def make_plan(k: Kit) -> FloorPlan:
-    """Draws a plan of one to five cells, 8 to 110 square metres."""
+    """Draws a plan of one to five cells, 7 to 125 square metres."""
     count = k.pick(1, 1, 2, 2, 2, 3, 3, 3, 4, 5)
     wall, ceiling = k.u(0.1, 0.26), k.u(2.25, 3.2)
-    area = sum(k.u(9.0, 24.0) for _ in range(count))  # type: ignore[call-overload]
+    area = sum(k.u(6.0, 25.0) for _ in range(count))  # type: ignore[call-overload]
     aspect = k.u(0.65, 1.55)
-    width, depth = max(2.9, (area * aspect) ** 0.5), max(2.9, (area / aspect) ** 0.5)
+    width, depth = max(2.7, (area * aspect) ** 0.5), max(2.7, (area / aspect) ** 0.5)
     cells = _cut(k, (0.0, 0.0, width, depth), count)  # type: ignore[arg-type]
     joints, rooms = _joints(k, cells, wall, ceiling)
     windows = _windows(k, cells, (width, depth), wall, ceiling)
@@ -83,7 +83,7 @@ def make_plan(k: Kit) -> FloorPlan:
 
 
 def _cut(k: Kit, whole: Rect, count: int) -> list[Rect]:
-    cells, shortest = [whole], 2.5
+    cells, shortest = [whole], 2.4
     while len(cells) < count:
         cells.sort(key=lambda c: (c[2] - c[0]) * (c[3] - c[1]))
         x0, y0, x1, y1 = cells.pop()
@@ -137,9 +137,7 @@ def _joints(k: Kit, cells: Sequence[Rect], wall: float, ceiling: float) -> tuple
     return joints, [order.index(r) for r in room]
 
 
-def _windows(
-    k: Kit, cells: Sequence[Rect], whole: tuple[float, float], wall: float, ceiling: float
-) -> list[Opening]:
+def _windows(k: Kit, cells: Sequence[Rect], whole: tuple[float, float], wall: float, ceiling: float) -> list[Opening]:
     windows = []
     for index, (x0, y0, x1, y1) in enumerate(cells):
         sides = [(0, x0, y0, y1, x0 < 1e-9, 1), (0, x1, y0, y1, x1 > whole[0] - 1e-9, 0)]

@@ -183,9 +183,7 @@ def dresser(k: Kit) -> Model:
         z = 0.05 + row * pitch
         parts.append(block(0, d / 2, z, (w - 0.06, 0.025, pitch - 0.03), shade(color, 1.2), Texture.WOOD))
         parts += [ball(s * w / 4, d / 2 + 0.025, z + pitch / 2 - 0.03, (0.045,) * 3, k.metal()) for s in (-1, 1)]
-    return Model(
-        (block(0, 0, 0, (w, d, h), shade(color, 0.7), Texture.WOOD), *parts), _whole_top(w, d, h)
-    )
+    return Model((block(0, 0, 0, (w, d, h), shade(color, 0.7), Texture.WOOD), *parts), _whole_top(w, d, h))
 
 
 def nightstand(k: Kit) -> Model:

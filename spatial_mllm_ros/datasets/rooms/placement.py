@@ -70,8 +70,8 @@ def _wishes(k: Kit, plan: FloorPlan, theme: list[str]) -> list[tuple[Kind, int]]
     single: set[str] = {kind.label for kind in repeated}
     for kind in repeated:
         home = k.n(0, len(areas) - 1)
-        for _ in range(k.n(2, kind.many)):
-            wishes.append((_order(k, kind), kind, home if k.chance(0.6) else k.n(0, len(areas) - 1)))
+        for _ in range(k.n(2, kind.many + 2)):
+            wishes.append((_order(k, kind), kind, home if k.chance(0.7) else k.n(0, len(areas) - 1)))
     for cell, area in enumerate(areas):
         for _ in range(round(area * k.u(0.55, 1.05)) + 3):
             kind = KINDS[k.n(0, len(KINDS) - 1)]
@@ -234,8 +234,10 @@ def _holes(plan: FloorPlan, cell: int) -> list[tuple[float, float, float, float]
     holes = []
     for o in plan.openings:
         if cell in o.cells:
-            side = (0 if abs(rect[0] - o.position_m) < 1e-9 else 1) if o.axis == 0 else (
-                2 if abs(rect[1] - o.position_m) < 1e-9 else 3
+            side = (
+                (0 if abs(rect[0] - o.position_m) < 1e-9 else 1)
+                if o.axis == 0
+                else (2 if abs(rect[1] - o.position_m) < 1e-9 else 3)
             )
             holes.append((float(side), o.span_m[0] - 0.1, o.span_m[1] + 0.1, o.height_m[0] - 0.06))
     return holes

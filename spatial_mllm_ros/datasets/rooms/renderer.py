@@ -170,4 +170,3 @@ def _ranges(lengths: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, 
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     shift = starts - (torch.cumsum(lengths, 0) - lengths)
     return owner, torch.arange(len(owner), device=lengths.device) + shift.index_select(0, owner)
-

@@ -36,7 +36,7 @@ class SensorModel:
 
 
 #: A cheap camera on a robot.
-REALISTIC = SensorModel(exposure_stops=0.35, white_balance=0.05, noise=0.012, blur_samples=3)
+REALISTIC = SensorModel(exposure_stops=0.35, white_balance=0.05, noise=0.012, blur_samples=4, shutter_s=0.012)
 
 
 def expose(rgb: torch.Tensor, sensor: SensorModel, generator: torch.Generator) -> torch.Tensor:

@@ -57,7 +57,9 @@ def shade_pixels(
     row = packed.table.index_select(1, which)
     away = [point[i] - row[ROW_CENTRE + i] for i in range(3)]
     unit = [
-        row[ROW_MATRIX + 3 * i] * away[0] + row[ROW_MATRIX + 3 * i + 1] * away[1] + row[ROW_MATRIX + 3 * i + 2] * away[2]
+        row[ROW_MATRIX + 3 * i] * away[0]
+        + row[ROW_MATRIX + 3 * i + 1] * away[1]
+        + row[ROW_MATRIX + 3 * i + 2] * away[2]
         for i in range(3)
     ]
     normal, axis = _normals(packed, which, row, unit)
@@ -104,8 +106,7 @@ def _normals(
     along = torch.where(is_x, unit[0], torch.where(is_y, unit[1], unit[2]))
     sign = torch.sign(along)
     normal = [
-        sign
-        * torch.where(is_x, row[ROW_AXES + i], torch.where(is_y, row[ROW_AXES + 3 + i], row[ROW_AXES + 6 + i]))
+        sign * torch.where(is_x, row[ROW_AXES + i], torch.where(is_y, row[ROW_AXES + 3 + i], row[ROW_AXES + 6 + i]))
         for i in range(3)
     ]
     shape = packed.shapes.index_select(0, which)

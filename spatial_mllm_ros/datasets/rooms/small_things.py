@@ -243,7 +243,11 @@ def microwave(k: Kit) -> Model:
             block(-0.12 * w, d / 2, 0.12 * h, (0.66 * w, 0.015, 0.76 * h), k.dark()),
             block(0.24 * w, d / 2 + 0.02, 0.15 * h, (0.025, 0.03, 0.7 * h), shade(color, 0.7)),
             block(
-                *(0.38 * w, d / 2, 0.2 * h), (0.16 * w, 0.012, 0.6 * h), k.dark(), Texture.CHECKS, color2=(0.3, 0.7, 0.4),
+                *(0.38 * w, d / 2, 0.2 * h),
+                (0.16 * w, 0.012, 0.6 * h),
+                k.dark(),
+                Texture.CHECKS,
+                color2=(0.3, 0.7, 0.4),
                 tile_m=0.12,
             ),
         )
@@ -307,7 +311,9 @@ def picture(k: Kit) -> Model:
     return Model(
         (
             block(0, 0.02, 0, (w, 0.03, h), frame),
-            block(0, 0.036, 0.05, (w - 0.1, 0.012, h - 0.1), k.hsv((0.5, 0.65), (0.2, 0.5), (0.6, 0.9)), Texture.CLOUDS),
+            block(
+                0, 0.036, 0.05, (w - 0.1, 0.012, h - 0.1), k.hsv((0.5, 0.65), (0.2, 0.5), (0.6, 0.9)), Texture.CLOUDS
+            ),
             block(0, 0.04, 0.05, (w - 0.1, 0.012, horizon - 0.05), k.bright(), Texture.LEAVES, tile_m=0.4),
             tube(0.2 * w, 0.045, 0.72 * h - 0.006, 0.14 * h, 0.012, (0.95, 0.8, 0.2), pitch=1.571),
         )

@@ -102,7 +102,9 @@ def make_world(seed: int) -> World:
     table, shapes = table_of(
         parts, np.array(scale), np.array(yaw), np.array(origin), np.array(cells), np.array(instances), offset
     )
-    objects = [SceneObject(n, thing.label, _box(thing), plan.room_of_cell[thing.cell]) for n, thing in enumerate(placed, 1)]
+    objects = [
+        SceneObject(n, thing.label, _box(thing), plan.room_of_cell[thing.cell]) for n, thing in enumerate(placed, 1)
+    ]
     for index in windows:
         opening = plan.openings[index]
         box = _window_box(plan, opening)
