@@ -47,7 +47,7 @@ def median_guesser(past: Sequence[SceneQuestion]) -> Guess:
 
 
 def class_guesser(past: Sequence[SceneQuestion]) -> Guess:
-    """What a reader of the question can know: numbers by the class asked about, choices by how often a text is right."""
+    """What a reader of the question can know: numbers by the class asked about, options by how often they are right."""
     fallback = constant_guesser(past)
     numbers: dict[tuple[QuestionType, tuple[str, ...]], list[float]] = defaultdict(list)
     shown: Counter[tuple[QuestionType, str]] = Counter()

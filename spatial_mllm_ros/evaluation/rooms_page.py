@@ -16,6 +16,7 @@ from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig, make_clips
 from spatial_mllm_ros.datasets.rooms.sensor import REALISTIC
 from spatial_mllm_ros.datasets.rooms.walk import make_walk
 from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation
+from spatial_mllm_ros.datasets.scene_questions.evidence import Evidence, Limits
 from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.evaluation.rooms_questions import balanced_questions
@@ -100,22 +101,22 @@ def plan_svg(scene: SceneAnnotation, track_m: np.ndarray, frames: Sequence[int])
     def points(values: np.ndarray) -> str:
         return " ".join(f"{x - low[0]:.3f},{high[1] - y:.3f}" for x, y in values)
 
-    seen = scene.visibility
+    seen, clear, line = scene.visibility, Evidence(scene, Limits()).clear, 0.15 * font
     parts = [
-        f"<polygon points='{points(room.polygon_m)}' fill='#8881' stroke='currentColor' stroke-width='.07'/>"
+        f"<polygon points='{points(room.polygon_m)}' fill='#8881' stroke='currentColor' stroke-width='{3 * line:.3f}'/>"
         for room in scene.rooms
     ]
     tall_first = sorted(range(len(scene.objects)), key=lambda n: scene.objects[n].box.centre_m[2])
     for n in tall_first:
         thing = scene.objects[n]
-        hidden = seen is not None and float(seen.fraction[:, n].max(initial=0)) < 0.25
+        hidden = thing.id not in clear
         dash = " stroke-dasharray='.08 .06'" if hidden else ""
         parts.append(
             f"<polygon points='{points(thing.box.footprint())}' fill='{_color(thing.label)}' fill-opacity='.75' "
-            f"stroke='currentColor' stroke-width='.02'{dash}><title>{thing.label}</title></polygon>"
+            f"stroke='currentColor' stroke-width='{line:.3f}'{dash}><title>{thing.label}</title></polygon>"
         )
     parts.append(
-        f"<polyline points='{points(track_m[::4])}' fill='none' stroke='#d0342c' stroke-width='.035' "
+        f"<polyline points='{points(track_m[::4])}' fill='none' stroke='#d0342c' stroke-width='{1.4 * line:.3f}' "
         "stroke-opacity='.65'/>"
     )
     taken: list[tuple[float, float]] = []
@@ -131,8 +132,10 @@ def plan_svg(scene: SceneAnnotation, track_m: np.ndarray, frames: Sequence[int])
     if seen is not None:
         for number, f in enumerate(frames, 1):
             eye, ahead = seen.scene_from_cam[f, :2, 3], seen.scene_from_cam[f, :2, 2]
-            tip = eye + 0.35 * ahead / max(float(np.hypot(*ahead)), 1e-6)
-            parts.append(f"<polyline points='{points(np.stack([eye, tip]))}' stroke='#d0342c' stroke-width='.06'/>")
+            tip = eye + 2.2 * font * ahead / max(float(np.hypot(*ahead)), 1e-6)
+            parts.append(
+                f"<polyline points='{points(np.stack([eye, tip]))}' stroke='#d0342c' stroke-width='{2.5 * line:.3f}'/>"
+            )
             parts.append(
                 f"<circle cx='{eye[0] - low[0]:.2f}' cy='{high[1] - eye[1]:.2f}' r='{0.75 * font:.3f}' fill='#d0342c'/>"
                 f"<text x='{eye[0] - low[0]:.2f}' y='{high[1] - eye[1] + font / 3:.2f}' font-size='{font:.3f}' "

@@ -62,7 +62,7 @@ def run_write(out: Path, split: str, first: int, count: int, form: str, config: 
 
 
 def run_questions(out: Path, split: str, first: int, count: int, per_type: int, frames: int) -> int:
-    """The command `spatial_mllm rooms questions`; prints how the answers are balanced and what blind guessing scores."""
+    """The command `spatial_mllm rooms questions`; prints how answers are balanced and what blind guessing scores."""
     if count < 1 or per_type < 1:
         raise ConfigurationError(f"--worlds is {count} and --per-type {per_type}; both must be at least 1.")
     questions = balanced_questions(room_annotations(split, first, count, ClipConfig(frames=frames)), per_type=per_type)

@@ -27,8 +27,8 @@ def shell_of(k: Kit, plan: FloorPlan) -> tuple[list[tuple[Part, int]], list[tupl
         parts.append((block(x, y, -_SLAB_M, size, floor, floor_texture, tile_m=floor_tile), cell))
         parts.append((block(x, y, plan.ceiling_m, size, ceiling), cell))
         parts.append((tube(x, y, plan.ceiling_m - 0.06, 0.42, 0.06, (1.0, 0.97, 0.9), taper=-0.2, glow=1.0), cell))
-        for box in _walls(plan, cell):
-            parts.append((block(*box[0], box[1], wall, wall_texture, tile_m=wall_tile), cell))
+        walls = [block(*at, size_m, wall, wall_texture, tile_m=wall_tile) for at, size_m in _walls(plan, cell)]
+        parts += [(part, cell) for part in walls]
     trim = k.white() if k.chance(0.6) else shade(k.wood(), 0.7)
     for opening in plan.openings:
         if opening.kind == "door":
@@ -48,10 +48,7 @@ def _style(k: Kit) -> tuple[Color, Texture, Color, Texture, float, Color, float]
         Texture.PLAIN, Texture.PLAIN, Texture.STRIPES, Texture.DOTS, Texture.BRICKS, Texture.TILES, Texture.SPECKLE
     )
     texture = k.pick(Texture.PLANKS, Texture.PLANKS, Texture.TILES, Texture.CHECKS, Texture.SPECKLE, Texture.WEAVE)
-    if texture is Texture.PLANKS:
-        floor = k.wood()
-    else:
-        floor = k.hsv((0.0, 1.0), (0.05, 0.4), (0.35, 0.8))
+    floor = k.wood() if texture is Texture.PLANKS else k.hsv((0.0, 1.0), (0.05, 0.4), (0.35, 0.8))
     return wall, wall_texture, floor, texture, k.u(0.6, 1.6), k.white(), k.u(0.6, 1.4)  # type: ignore[return-value]
 
 

@@ -45,7 +45,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("sofa", f.sofa, Place.WALL, "L", 2),
     Kind("bed", f.bed, Place.WALL, "B", 2),
     Kind("table", f.table, Place.FLOOR, "LK", 2),
-    Kind("round table", f.round_table, Place.FLOOR, "LK", 2),
+    Kind("table", f.round_table, Place.FLOOR, "LK", 2),
     Kind("desk", f.desk, Place.WALL, "BO", 2),
     Kind("bookshelf", f.bookshelf, Place.WALL, "LBO", 3),
     Kind("wardrobe", f.wardrobe, Place.WALL, "B", 2),

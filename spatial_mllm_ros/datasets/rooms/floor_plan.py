@@ -164,16 +164,17 @@ def union_outline(rects: Sequence[Rect]) -> np.ndarray:
         for j in range(len(ys) - 1)
         if any(r[0] <= xs[i] and xs[i + 1] <= r[2] and r[1] <= ys[j] and ys[j + 1] <= r[3] for r in rects)
     }
-    follow: dict[tuple[int, int], tuple[int, int]] = {}
-    for i, j in filled:  # edges with the filled side to their left
+    follow = {  # edges with the filled side to their left
+        start: end
+        for i, j in filled
         for neighbour, start, end in (
             ((i, j - 1), (i, j), (i + 1, j)),
             ((i + 1, j), (i + 1, j), (i + 1, j + 1)),
             ((i, j + 1), (i + 1, j + 1), (i, j + 1)),
             ((i - 1, j), (i, j + 1), (i, j)),
-        ):
-            if neighbour not in filled:
-                follow[start] = end
+        )
+        if neighbour not in filled
+    }
     first = min(follow)
     loop, at = [first], follow[first]
     while at != first:

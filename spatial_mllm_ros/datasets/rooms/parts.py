@@ -101,14 +101,13 @@ def axes_of(pitch_rad: np.ndarray, yaw_rad: np.ndarray) -> np.ndarray:
 
 
 def bounds_of(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
-    """The tight axis-aligned box around ``parts`` in the object's frame: lowest and highest corner, float64 [3] each."""
+    """The tight axis-aligned box around ``parts`` in the object's frame: lowest and highest corner, float64 [3]."""
     centre = np.array([part.centre_m for part in parts])
     half = np.array([part.size_m for part in parts]) / 2
     shape = np.array([part.shape for part in parts])
     taper = np.array([part.taper for part in parts])
     scaled = axes_of(np.array([p.pitch_rad for p in parts]), np.array([p.yaw_rad for p in parts])) * half[:, None, :]
-    low, high = np.empty_like(centre), np.empty_like(centre)
-    box, ball, frustum = (shape == kind for kind in (Shape.BOX, Shape.ELLIPSOID, Shape.FRUSTUM))
+    box, frustum = shape == Shape.BOX, shape == Shape.FRUSTUM
     reach = np.where(box[:, None], np.abs(scaled).sum(-1), np.sqrt((scaled**2).sum(-1)))
     low, high = centre - reach, centre + reach
     if frustum.any():
@@ -117,7 +116,6 @@ def bounds_of(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
         top = 1.0 - np.maximum(taper[frustum], 0.0)[:, None]
         high[frustum] = centre[frustum] + np.maximum(-along + bottom * disc, along + top * disc)
         low[frustum] = centre[frustum] + np.minimum(-along - bottom * disc, along - top * disc)
-    del ball
     return low.min(0), high.max(0)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatial_mllm_ros.datasets.rooms.catalog import KINDS, Kind, Place
-from spatial_mllm_ros.datasets.rooms.floor_plan import FloorPlan
+from spatial_mllm_ros.datasets.rooms.floor_plan import FloorPlan, Opening
 from spatial_mllm_ros.datasets.rooms.kit import Kit, Model, Support
 from spatial_mllm_ros.datasets.rooms.parts import bounds_of
 from spatial_mllm_ros.datasets.rooms.routes import CLEARANCE_M, Routes
 
 _TRIES = 14
-_LARGE = ("table", "round table", "bed", "bathtub", "sofa", "piano")
+_LARGE = ("table", "bed", "bathtub", "sofa", "piano")
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,23 @@ class Placed:
 
 
 _Shape2d = tuple[float, float, float, float, float, float]  # centre x y, half lengths, cos, sin
+_Taken = tuple[_Shape2d, float, float]  # what stands there, from which height to which
+_OnWall = tuple[int, float, float, float, float]  # which wall, from where to where along it, lowest and highest
 
 
 def furnish(k: Kit, plan: FloorPlan, routes: Routes) -> list[Placed]:
     """Fills the plan: floor things first, then what stands on them, then what hangs on walls."""
-    floors: list[list[_Shape2d]] = [[] for _ in plan.cells]
-    fixed: list[list[tuple[float, float, float, float]]] = [_holes(plan, cell) for cell in range(len(plan.cells))]
+    taken: list[list[_Taken]] = [_sills(plan, cell) for cell in range(len(plan.cells))]
+    walls: list[list[_OnWall]] = [_holes(plan, cell) for cell in range(len(plan.cells))]
     placed: list[Placed] = []
     theme = [k.pick(*"LBKWO") for _ in plan.cells]
     for kind, cell in _wishes(k, plan, theme):  # type: ignore[arg-type]
         if kind.place in (Place.WALL, Place.FLOOR):
-            found = _on_floor(k, kind, plan, routes, cell, floors[cell], fixed[cell])
+            found = _on_floor(k, kind, plan, routes, cell, taken[cell], walls[cell])
         elif kind.place is Place.TOP:
-            found = _on_top(k, kind, placed)
+            found = _on_top(k, kind, placed, taken)
         else:
-            found = _on_wall(k, kind, plan, cell, fixed[cell])
+            found = _on_wall(k, kind, plan, cell, taken[cell], walls[cell])
         if found is not None:
             placed.append(found)
     return placed
@@ -71,7 +73,8 @@ def _wishes(k: Kit, plan: FloorPlan, theme: list[str]) -> list[tuple[Kind, int]]
     for kind in repeated:
         home = k.n(0, len(areas) - 1)
         for _ in range(k.n(2, kind.many + 2)):
-            wishes.append((_order(k, kind), kind, home if k.chance(0.7) else k.n(0, len(areas) - 1)))
+            cell = home if k.chance(0.7) else k.n(0, len(areas) - 1)
+            wishes.append((_order(k, kind), kind, cell))
     for cell, area in enumerate(areas):
         for _ in range(round(area * k.u(0.55, 1.05)) + 3):
             kind = KINDS[k.n(0, len(KINDS) - 1)]
@@ -92,7 +95,7 @@ def _order(k: Kit, kind: Kind) -> float:
 
 def _drawn(k: Kit, kind: Kind) -> tuple[Model, float, np.ndarray, np.ndarray]:
     # The scale is drawn apart from the proportions: how large a thing is must be seen, not known from its class.
-    model, scale = kind.build(k), math.exp(k.u(-0.26, 0.26))
+    model, scale = kind.build(k), math.exp(k.u(-0.36, 0.36))
     if kind.label == "door":
         scale = k.u(0.9, 1.04)
     low, high = bounds_of(model.parts)
@@ -105,8 +108,8 @@ def _on_floor(
     plan: FloorPlan,
     routes: Routes,
     cell: int,
-    taken: list[_Shape2d],
-    fixed: list[tuple[float, float, float, float]],
+    taken: list[_Taken],
+    walls: list[_OnWall],
 ) -> Placed | None:
     model, scale, low, high = _drawn(k, kind)
     x0, y0, x1, y1 = plan.inside(cell)
@@ -128,23 +131,26 @@ def _on_floor(
                 (x0 + along, y0 + gap, 0.0),
                 (x0 + along, y1 - gap, math.pi),
             )[side]
-            if _blocks(fixed, side, along, w, 0.0, float(high[2]), y0 if side < 2 else x0):
+            if _blocks(walls, side, along, w, 0.0, float(high[2]), y0 if side < 2 else x0):
                 continue
         else:
             x, y, yaw = k.u(x0 + 0.2, x1 - 0.2), k.u(y0 + 0.2, y1 - 0.2), k.u(-math.pi, math.pi)
             if k.chance(0.4):
                 yaw = round(yaw / (math.pi / 2)) * math.pi / 2
         shape = (x, y, w / 2, d / 2, math.cos(yaw), math.sin(yaw))
-        if not _within(shape, (x0, y0, x1, y1)) or any(_overlap(shape, other, 0.04) for other in taken):
+        if not _within(shape, (x0, y0, x1, y1)) or _meets(shape, 0.0, float(high[2]), taken, 0.04):
             continue
         if _near_strips(shape, routes.strips_m):
             continue
-        taken.append(shape)
+        taken.append((shape, 0.0, float(high[2])))
+        if kind.place is Place.WALL:
+            at = along + (y0 if side < 2 else x0)
+            walls.append((side, at - w / 2, at + w / 2, 0.0, float(high[2])))
         return _standing(kind.label, model, x, y, 0.0, yaw, scale, cell, low, high, -1)
     return None
 
 
-def _on_top(k: Kit, kind: Kind, placed: list[Placed]) -> Placed | None:
+def _on_top(k: Kit, kind: Kind, placed: list[Placed], taken: list[list[_Taken]]) -> Placed | None:
     hosts = [i for i, thing in enumerate(placed) if thing.model.support is not None and thing.on < 0]
     if not hosts:
         return None
@@ -168,12 +174,15 @@ def _on_top(k: Kit, kind: Kind, placed: list[Placed]) -> Placed | None:
         if any(_overlap(shape, _footprint(other), 0.02) for other in placed if other.on == index):
             continue
         z = host.origin_m[2] + rest.z_m * host.scale
+        hung = [other for other in taken[host.cell] if other[1] > 0]
+        if _meets(shape, z, z + float(high[2] - low[2]), hung, 0.02):
+            continue
         return _standing(kind.label, model, x, y, z, yaw, scale, host.cell, low, high, index)
     return None
 
 
 def _on_wall(
-    k: Kit, kind: Kind, plan: FloorPlan, cell: int, fixed: list[tuple[float, float, float, float]]
+    k: Kit, kind: Kind, plan: FloorPlan, cell: int, taken: list[_Taken], walls: list[_OnWall]
 ) -> Placed | None:
     model, scale, low, high = _drawn(k, kind)
     x0, y0, x1, y1 = plan.inside(cell)
@@ -189,10 +198,10 @@ def _on_wall(
         bottom = 0.0 if is_door else k.u(1.25, max(1.3, plan.ceiling_m - rise - 0.25))
         if bottom + rise > plan.ceiling_m - 0.03:
             continue
-        if _blocks(fixed, side, along, w + 0.1, bottom, bottom + rise, y0 if side < 2 else x0):
+        if _blocks(walls, side, along, w + 0.1, bottom, bottom + rise, y0 if side < 2 else x0):
             continue
         at = along + (y0 if side < 2 else x0)
-        fixed.append((float(side), at - w / 2, at + w / 2, bottom if bottom < 1.0 else 1.2))
+        walls.append((side, at - w / 2 - 0.05, at + w / 2 + 0.05, bottom, bottom + rise))
         gap = float(-low[1]) + 0.004
         x, y, yaw = (
             (x0 + gap, y0 + along, -math.pi / 2),
@@ -200,7 +209,9 @@ def _on_wall(
             (x0 + along, y0 + gap, 0.0),
             (x0 + along, y1 - gap, math.pi),
         )[side]
-        return Placed(kind.label, model, (x, y, bottom - float(low[2])), yaw, scale, cell, low, high)
+        found = Placed(kind.label, model, (x, y, bottom - float(low[2])), yaw, scale, cell, low, high)
+        taken.append((_footprint(found), bottom, bottom + rise))
+        return found
     return None
 
 
@@ -228,32 +239,44 @@ def _standing(
     return Placed(label, model, origin, yaw, scale, cell, low, high, on)
 
 
-def _holes(plan: FloorPlan, cell: int) -> list[tuple[float, float, float, float]]:
-    """What a cell's walls have already: (side, from, to, lowest height that is in the way)."""
-    rect = plan.cells[cell]
-    holes = []
+def _holes(plan: FloorPlan, cell: int) -> list[_OnWall]:
+    """The openings in a cell's walls, with a margin."""
+    return [
+        (_side(plan, cell, o), o.span_m[0] - 0.1, o.span_m[1] + 0.1, o.height_m[0] - 0.06, o.height_m[1] + 0.09)
+        for o in plan.openings
+        if cell in o.cells
+    ]
+
+
+def _sills(plan: FloorPlan, cell: int) -> list[_Taken]:
+    """The window sills of a cell, 14 cm deep, and the height above them."""
+    sills: list[_Taken] = []
     for o in plan.openings:
-        if cell in o.cells:
-            side = (
-                (0 if abs(rect[0] - o.position_m) < 1e-9 else 1)
-                if o.axis == 0
-                else (2 if abs(rect[1] - o.position_m) < 1e-9 else 3)
-            )
-            holes.append((float(side), o.span_m[0] - 0.1, o.span_m[1] + 0.1, o.height_m[0] - 0.06))
-    return holes
+        if o.kind == "window" and cell in o.cells:
+            inward = 1.0 if o.cells[0] == -1 else -1.0
+            middle, half = sum(o.span_m) / 2, (o.span_m[1] - o.span_m[0]) / 2 + 0.06
+            at = o.position_m + inward * (plan.wall_m / 2 + 0.07)
+            shape = (at, middle, 0.07, half, 1.0, 0.0) if o.axis == 0 else (middle, at, half, 0.07, 1.0, 0.0)
+            sills.append((shape, o.height_m[0] - 0.04, o.height_m[0]))
+    return sills
+
+
+def _side(plan: FloorPlan, cell: int, opening: Opening) -> int:
+    """Which wall of the cell: 0 low x, 1 high x, 2 low y, 3 high y."""
+    rect = plan.cells[cell]
+    return 2 * opening.axis + int(abs(rect[opening.axis] - opening.position_m) > 1e-9)
 
 
 def _blocks(
-    fixed: list[tuple[float, float, float, float]],
-    side: int,
-    along: float,
-    width: float,
-    bottom: float,
-    top: float,
-    start: float,
+    walls: list[_OnWall], side: int, along: float, width: float, bottom: float, top: float, start: float
 ) -> bool:
+    """Whether something on that wall is in the way of a thing ``along`` it (from ``start``)."""
     low, high = start + along - width / 2, start + along + width / 2
-    return any(s == side and low < b and a < high and top > lowest for s, a, b, lowest in fixed)
+    return any(s == side and low < b and a < high and bottom < up and top > down for s, a, b, down, up in walls)
+
+
+def _meets(shape: _Shape2d, bottom: float, top: float, taken: list[_Taken], gap: float) -> bool:
+    return any(bottom < up and top > down and _overlap(shape, other, gap) for other, down, up in taken)
 
 
 def _footprint(thing: Placed) -> _Shape2d:

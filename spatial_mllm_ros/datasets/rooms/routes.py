@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,11 @@ def make_routes(k: Kit, plan: FloorPlan) -> Routes:
     stops = []
     for cell in range(len(plan.cells)):
         x0, y0, x1, y1 = plan.inside(cell)
-        mine = []
-        for _ in range(2 if (x1 - x0) * (y1 - y0) < 14 else k.n(2, 3)):
-            mine.append(np.array([k.u(*_middle(x0, x1)), k.u(*_middle(y0, y1))]))
-        stops.append(tuple(mine))
+        count = 2 if (x1 - x0) * (y1 - y0) < 14 else k.n(2, 3)
+        stops.append(tuple(np.array([k.u(*_middle(x0, x1)), k.u(*_middle(y0, y1))]) for _ in range(count)))
     strips, gates = [], {}
     for mine in stops:
-        strips += [np.concatenate([a, b]) for a, b in zip(mine, mine[1:], strict=False)]
+        strips += [np.concatenate([a, b]) for a, b in itertools.pairwise(mine)]
         strips.append(np.concatenate([mine[0], mine[0]]))
     for index, opening in enumerate(plan.openings):
         if opening.kind == "window":

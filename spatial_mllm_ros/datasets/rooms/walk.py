@@ -1,4 +1,4 @@
-"""How the camera goes through a world: a smooth walk through all cells and doorways, looking around where it lingers."""
+"""How the camera goes through a world: smoothly through all cells and doorways, looking around where it lingers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def make_walk(world: World, number: int = 0) -> Walk:
             x0, y0, heading = points[-1]
             length = math.hypot(x - x0, y - y0)
             if length > 1e-6:
-                heading = _nearest_turn(heading, math.atan2(y - y0, x - x0))
+                before, heading = heading, _nearest_turn(heading, math.atan2(y - y0, x - x0))
+                turns = round(abs(heading - before) / (1.3 * turn_rate) / _STEP_S)
+                points += [(x0, y0, before + (heading - before) * i / turns) for i in range(1, turns + 1)]
                 steps = max(2, round(length / speed / _STEP_S))
                 points += [(x0 + (x - x0) * i / steps, y0 + (y - y0) * i / steps, heading) for i in range(1, steps + 1)]
         else:

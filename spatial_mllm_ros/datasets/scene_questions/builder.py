@@ -133,7 +133,7 @@ def _sizes(evidence: Evidence, rng: np.random.Generator) -> Iterator[SceneQuesti
         yield _number(evidence, QuestionType.SIZE, longest_cm, str(round(longest_cm)), (thing,), a=thing.label)
 
 
-def _room_size(evidence: Evidence, rng: np.random.Generator) -> Iterator[SceneQuestion]:
+def _room_size(evidence: Evidence, _: np.random.Generator) -> Iterator[SceneQuestion]:
     if evidence.scene.rooms and evidence.all_rooms_visited():
         area = sum(room.area_m2 for room in evidence.scene.rooms)
         yield _number(evidence, QuestionType.ROOM, area, f"{area:.1f}", ())

@@ -1,4 +1,4 @@
-"""Questions about a scene with their truth: the types of VSI-Bench (arXiv 2412.14171) in its wording, and one of ours."""
+"""Questions about a scene with their truth: the types of VSI-Bench (arXiv 2412.14171) in its wording, one of ours."""
 
 from __future__ import annotations
 
