@@ -158,7 +158,8 @@ def _read_vertices(path: Path) -> np.ndarray:
     if not data.startswith(b"ply") or end < 0:
         raise SourceError(f"{path} is no PLY file, or its header is cut short. Download it again.")
     body = data[data.index(b"\n", end) + 1 :]
-    form, count, columns, in_vertex = "", 0, [], False
+    form, count, in_vertex = "", 0, False
+    columns: list[tuple[str, str]] = []
     for number, line in enumerate(data[:end].decode("ascii", "replace").splitlines(), 1):
         words = line.split()
         if words[:1] == ["format"]:

@@ -150,7 +150,7 @@ def write_scene(path: Path, scene: SceneAnnotation) -> None:
         SourceError: the file cannot be written.
     """
     seen = scene.visibility
-    head = {"format": FORMAT, "version": VERSION, "name": scene.name, "source": scene.source}
+    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": scene.name, "source": scene.source}
     lists: dict[str, list[Any]] = {
         "objects": [
             {
@@ -166,7 +166,7 @@ def write_scene(path: Path, scene: SceneAnnotation) -> None:
         "rooms": [{"name": room.name, "polygon_m": _rounded(room.polygon_m)} for room in scene.rooms],
     }
     if seen is not None:
-        head["image_px"] = list(seen.image_px)  # type: ignore[assignment]
+        head["image_px"] = list(seen.image_px)
         lists["frames"] = [
             {
                 "stamp_ns": int(stamp),

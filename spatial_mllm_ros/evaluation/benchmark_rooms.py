@@ -20,20 +20,20 @@ _AIMS = {(112, 84): ">= 500", (448, 336): ">= 30"}
 _CORES = 2  # the aims are for two
 
 
-def rooms_rows(*, seconds: float = 4.0) -> list[dict[str, Any]]:
+def rooms_rows(*, seconds: float = 4.0, worlds: int = _WORLDS) -> list[dict[str, Any]]:
     """Rows for `spatial_mllm benchmark`: rendering alone at two sizes, and whole clips (world, frames, annotation)."""
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     rows = []
-    worlds = [make_world(split_seed("val", n)) for n in range(_WORLDS)]
-    walks = [make_walk(world) for world in worlds]
+    made = [make_world(split_seed("val", n)) for n in range(worlds)]
+    walks = [make_walk(world) for world in made]
     for device in devices:
-        packed = pack_worlds(worlds).to(device)
+        packed = pack_worlds(made).to(device)
         for (width, height), aim in _AIMS.items():
             per_world = 16 if device == "cuda" else max(2, 40_000 // (width * height))
             at = (np.arange(per_world) + 0.5) / per_world
             poses = np.concatenate([walk.poses(at * walk.duration_s) for walk in walks])
             pose = torch.from_numpy(poses).to(device)
-            world = torch.arange(_WORLDS).repeat_interleave(per_world)
+            world = torch.arange(worlds).repeat_interleave(per_world)
             k = torch.tensor([0.7 * width, 0.7 * width, width / 2 - 0.5, height / 2 - 0.5]).expand(len(world), 4)
             workers = min(_CORES, os.cpu_count() or 1) if device == "cpu" else 1
             rate = _rate(
@@ -41,11 +41,14 @@ def rooms_rows(*, seconds: float = 4.0) -> list[dict[str, Any]]:
                 len(world),
                 seconds,
             )
-            detail = f"{device}, {workers} thread(s), {_WORLDS} worlds, eager torch, perfect sensor"
+            detail = f"{device}, {workers} thread(s), {worlds} worlds, eager torch, perfect sensor"
             rows.append(
                 _row(f"rooms: rendering {width}x{height} ({device})", rate, aim if device == "cpu" else "", detail)
             )
-    seeds, config = [split_seed("val", 100 + n) for n in range(8)], ClipConfig(frames=16, workers=_CORES)
+    seeds, config = (
+        [split_seed("val", 100 + n) for n in range(max(1, worlds // 2))],
+        ClipConfig(frames=16, workers=_CORES),
+    )
     rate = _rate(lambda: make_clips(seeds, config), len(seeds) * config.frames, seconds)
     detail = f"cpu, worlds made anew, rendering on {_CORES} threads, visibility counted; 112x84, 16 frames per world"
     rows.append(_row("rooms: whole clips 112x84", rate, "", detail))

@@ -38,13 +38,15 @@ td.t{white-space:nowrap;opacity:.75}b.a{color:var(--accent)}
 """
 
 
-def write_rooms_page(path: Path, seeds: Sequence[int], *, per_type: int = 1) -> None:
-    """Writes the page about the worlds of ``seeds``: nine frames of each, its plan, ``per_type`` questions per type.
+_CLIP = ClipConfig(frames=18, width_px=448, height_px=336, sensor=REALISTIC, workers=2)
+
+
+def write_rooms_page(path: Path, seeds: Sequence[int], *, per_type: int = 1, config: ClipConfig = _CLIP) -> None:
+    """Writes the page about the worlds of ``seeds``: every second frame, the plan, ``per_type`` questions per type.
 
     Raises:
         SourceError: the file cannot be written.
     """
-    config = ClipConfig(frames=18, width_px=448, height_px=336, sensor=REALISTIC, workers=2)
     clips = [make_clips([seed], config)[0] for seed in seeds]
     questions = balanced_questions([clip.annotation for clip in clips], per_type=per_type)
     body = "".join(_room(clip, [q for q in questions if q.scene == clip.annotation.name]) for clip in clips)

@@ -4,10 +4,12 @@ import re
 import pytest
 
 from spatial_mllm_ros.cli import main
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig
 from spatial_mllm_ros.datasets.rooms.world import split_seed
 from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.evaluation.benchmark_rooms import rooms_rows
 from spatial_mllm_ros.evaluation.blind_guessers import blind_scores, class_guesser, constant_guesser, score
+from spatial_mllm_ros.evaluation.rooms_page import write_rooms_page
 
 
 def number(truth, scene=0, kind=QuestionType.DISTANCE, label="chair"):
@@ -75,7 +77,7 @@ def test_the_command_writes_recordings(tmp_path, capsys):
 
 def test_the_page_needs_nothing_else_and_shows_plan_frames_and_questions(tmp_path):
     out = tmp_path / "page.html"
-    assert main(["rooms", "page", "--out", str(out), "--worlds", "1"]) == 0
+    write_rooms_page(out, [split_seed("val", 0)], config=ClipConfig(frames=18, width_px=64, height_px=48))
     page = out.read_text()
     assert page.count("data:image/jpeg;base64,") == 9
     assert "<svg" in page
@@ -84,7 +86,7 @@ def test_the_page_needs_nothing_else_and_shows_plan_frames_and_questions(tmp_pat
 
 
 def test_the_benchmark_names_its_aims():
-    rows = {row["name"]: row for row in rooms_rows(seconds=0.01)}
+    rows = {row["name"]: row for row in rooms_rows(seconds=0.01, worlds=2)}
     assert rows["rooms: rendering 112x84 (cpu)"]["aim"] == ">= 500"
     assert rows["rooms: rendering 448x336 (cpu)"]["aim"] == ">= 30"
     assert all(row["value"] > 0 for row in rows.values())

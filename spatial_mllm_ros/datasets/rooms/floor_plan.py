@@ -60,12 +60,12 @@ class FloorPlan:
 
 def make_plan(k: Kit) -> FloorPlan:
     """Draws a plan of one to five cells, 7 to 125 square metres."""
-    count = k.pick(1, 1, 2, 2, 2, 3, 3, 3, 4, 5)
+    count = (1, 1, 2, 2, 2, 3, 3, 3, 4, 5)[k.n(0, 9)]
     wall, ceiling = k.u(0.1, 0.26), k.u(2.25, 3.2)
-    area = sum(k.u(6.0, 25.0) for _ in range(count))  # type: ignore[call-overload]
+    area = sum(k.u(6.0, 25.0) for _ in range(count))
     aspect = k.u(0.65, 1.55)
     width, depth = max(2.7, (area * aspect) ** 0.5), max(2.7, (area / aspect) ** 0.5)
-    cells = _cut(k, (0.0, 0.0, width, depth), count)  # type: ignore[arg-type]
+    cells = _cut(k, (0.0, 0.0, width, depth), count)
     joints, rooms = _joints(k, cells, wall, ceiling)
     windows = _windows(k, cells, (width, depth), wall, ceiling)
     polygons = []

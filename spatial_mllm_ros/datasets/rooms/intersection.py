@@ -14,15 +14,14 @@ Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 def hit_box(o: Triple, d: Triple) -> torch.Tensor:
     """Depth at which rays o + t d (in the unit frame) enter the cube from -1 to 1 (slabs; Kay and Kajiya 1986)."""
-    enter, leave = None, None
+    enter, leave = torch.full_like(d[0], -_INF), torch.full_like(d[0], _INF)
     for origin, ray in zip(o, d, strict=True):
         inverse = ray.reciprocal()
         middle = origin * inverse
         reach = inverse.abs()
         near, far = -middle - reach, reach - middle
-        enter = near if enter is None else torch.maximum(enter, near)
-        leave = far if leave is None else torch.minimum(leave, far)
-    return torch.where((enter < leave) & (enter > _NEAR), enter, _INF)  # type: ignore[operator]
+        enter, leave = torch.maximum(enter, near), torch.minimum(leave, far)
+    return torch.where((enter < leave) & (enter > _NEAR), enter, _INF)
 
 
 def hit_ellipsoid(o: Triple, d: Triple) -> torch.Tensor:

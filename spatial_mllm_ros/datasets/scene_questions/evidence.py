@@ -64,8 +64,8 @@ class Evidence:
             self.clear = set(self.index)
         else:
             share = seen.pixels / float(seen.image_px[0] * seen.image_px[1])
-            self._well = (share >= limits.image_share) & (seen.fraction >= limits.object_share)
-            self.clear = {thing.id for thing, well in zip(scene.objects, self._well.any(0), strict=True) if well}
+            self._well: np.ndarray = (share >= limits.image_share) & (seen.fraction >= limits.object_share)
+            self.clear = {scene.objects[n].id for n in np.flatnonzero(self._well.any(axis=0))}
         self.unique = [
             things[0] for things in self.by_label.values() if len(things) == 1 and things[0].id in self.clear
         ]

@@ -19,7 +19,7 @@ def test_rare_answers_come_as_often_as_frequent_ones():
         chosen += balancer.choose([question(QuestionType.COUNT, a, scene) for a in answers])
     counts = Counter(q.bin for q in chosen)
     assert max(counts.values()) <= 1.5 * min(counts.values()) + 3
-    assert counts["3"] == 30
+    assert counts["3"] >= 28  # of the 30 there are
 
 
 def test_an_answer_that_crowds_out_the_others_is_refused():
