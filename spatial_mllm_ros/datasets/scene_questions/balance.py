@@ -48,9 +48,10 @@ class AnswerBalancer:
 
     def _rarity(self, candidate: SceneQuestion) -> tuple[float, ...]:
         kind, details, key = candidate.type, self._details[candidate.type], _detail(candidate)
+        key_and_answer = (*key, candidate.bin)
         return (
             self._answers[kind][candidate.bin],
-            details[(*key, candidate.bin)],
+            details[key_and_answer],
             details[key],
             self._rng.random(),
         )
@@ -58,8 +59,9 @@ class AnswerBalancer:
     def _take(self, question: SceneQuestion) -> SceneQuestion:
         kind = question.type
         key = _detail(question)
+        key_and_answer = (*key, question.bin)
         self._answers[kind][question.bin] += 1
-        self._details[kind][(*key, question.bin)] += 1
+        self._details[kind][key_and_answer] += 1
         self._details[kind][key] += 1
         if not question.options:
             return question

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+import numpy as np
+
 from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation, SceneObject
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.geometry.oriented_boxes import pairwise_distances_m
