@@ -8,13 +8,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from spatial_mllm_ros.datasets.rooms.parts import COLUMNS, ROW_CELL, ROW_TEXTURE
+from spatial_mllm_ros.datasets.rooms.parts import ROW_CELL, ROW_LIGHT, ROW_TEXTURE
 from spatial_mllm_ros.datasets.rooms.textures import tone_tiles
 from spatial_mllm_ros.datasets.rooms.world import World
 from spatial_mllm_ros.errors import ConfigurationError
 
-#: Rows that packing adds below those of ``parts``: the lamp of the part's cell (x, y, z) and its power.
-ROW_LIGHT = COLUMNS
 _FAR = 1e9
 
 
@@ -23,7 +21,7 @@ class PackedWorlds:
     """W worlds on one device. Cells are numbered through; G is the most cells, O the most openings of any world.
 
     Attributes:
-        table: float32 [COLUMNS + 4, P], parts of all worlds; ROW_CELL holds numbers of the pack.
+        table: float32 [COLUMNS, P], parts of all worlds; ROW_CELL holds numbers of the pack.
         shapes: int64 [P]. first_part, first_cell: int64 [W + 1].
         cells_m: float32 [W, G, 4] rectangles; those that are not there lie far away.
         portal_m: float32 [W, O, 4, 3] corners of passable openings.
@@ -82,8 +80,8 @@ def pack_worlds(worlds: Sequence[World]) -> PackedWorlds:
             portal_cells[w, o] = opening.cells
             plane[w, o] = (opening.axis, at, low, high)
         cell = world.table[ROW_CELL].astype(np.int64)
-        light = np.concatenate([world.lights_m[cell].T, world.power[cell][None]])
-        table = np.concatenate([world.table, light])
+        table = world.table.copy()
+        table[ROW_LIGHT : ROW_LIGHT + 4] = np.concatenate([world.lights_m[cell].T, world.power[cell][None]])
         table[ROW_CELL] += first_cell[w]
         tables.append(table)
     tones = tone_tiles()

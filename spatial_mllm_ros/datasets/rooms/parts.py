@@ -69,21 +69,23 @@ class Part(NamedTuple):
     glow: float = 0.0
 
 
-#: Columns of the table of shapes that the renderer reads (float32 [COLUMNS, P]).
+#: Rows of the table of shapes that the renderer reads (float32 [COLUMNS, P]); shading needs the first SHADED of them.
 ROW_MATRIX = 0  #: 9 rows: unit-from-scene, linear part, row by row
 ROW_CENTRE = 9  #: 3 rows: centre in the scene, metres
 ROW_HALF = 12  #: 3 rows: half lengths, metres
-ROW_AXES = 15  #: 9 rows: axis k of the part in the scene as rows 15 + 3 k ...
-ROW_COLOR = 24  #: 3 rows
-ROW_COLOR2 = 27  #: 3 rows: difference of the second colour to the first
-ROW_TEXTURE = 30
-ROW_TEXELS = 31  #: tiles per metre
-ROW_OFFSET = 32  #: 2 rows: where in the tile the part's centre lies, in tiles
-ROW_GLOW = 34
-ROW_TAPER = 35
-ROW_CELL = 36  #: which cell of the plan owns the part
-ROW_INSTANCE = 37
-COLUMNS = 38
+ROW_COLOR = 15  #: 3 rows
+ROW_COLOR2 = 18  #: 3 rows: difference of the second colour to the first
+ROW_TEXTURE = 21
+ROW_TEXELS = 22  #: tiles per metre
+ROW_OFFSET = 23  #: 2 rows: where in the tile the part's centre lies, in tiles
+ROW_GLOW = 25
+ROW_LIGHT = 26  #: 4 rows: the lamp of the part's cell (x, y, z) and its power; filled in by ``packing``
+SHADED = 30
+ROW_AXES = 30  #: 9 rows: axis k of the part in the scene as rows 30 + 3 k ...
+ROW_TAPER = 39
+ROW_CELL = 40  #: which cell of the plan owns the part
+ROW_INSTANCE = 41
+COLUMNS = 42
 
 
 def axes_of(pitch_rad: np.ndarray, yaw_rad: np.ndarray) -> np.ndarray:
@@ -161,6 +163,7 @@ def table_of(
     table[ROW_TEXTURE] = [part.texture for part in parts]
     table[ROW_TEXELS] = [1.0 / part.tile_m for part in parts]
     table[ROW_OFFSET : ROW_OFFSET + 2] = offset.T
+    table[ROW_LIGHT : ROW_LIGHT + 4] = 0.0
     table[ROW_GLOW] = [part.glow for part in parts]
     table[ROW_TAPER] = [part.taper for part in parts]
     table[ROW_CELL] = cell

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spatial_mllm_ros.datasets.rooms.culling import Cameras, Candidates, find_candidates
+from spatial_mllm_ros.datasets.rooms.culling import Cameras, Candidates, cell_views, find_candidates
 from spatial_mllm_ros.datasets.rooms.intersection import hit_box, hit_ellipsoid, hit_frustum
 from spatial_mllm_ros.datasets.rooms.packing import PackedWorlds
 from spatial_mllm_ros.datasets.rooms.parts import ROW_CENTRE, ROW_INSTANCE, ROW_MATRIX, ROW_TAPER, Shape
@@ -20,7 +20,7 @@ from spatial_mllm_ros.datasets.rooms.shading import shade_pixels
 from spatial_mllm_ros.errors import ConfigurationError
 
 #: Pixels rendered at a time on a CPU: the lists of pairs stay in the caches.
-_CPU_CHUNK_PX = 80_000
+_CPU_CHUNK_PX = 120_000
 _GPU_CHUNK_PX = 16_000_000
 _NOTHING = (0x7F800000 << 32) | 0xFFFFFFFF  # infinite depth, no pair
 
@@ -75,6 +75,7 @@ def render(
     device = packed.table.device
     pose = scene_from_cam.to(device, torch.float32)
     cameras = Cameras(world.to(device), pose[:, :3, :3], pose[:, :3, 3], k.to(device, torch.float32), size_px)
+    views = cell_views(packed, cameras)
     chunk = max(1, (_CPU_CHUNK_PX if device.type == "cpu" else _GPU_CHUNK_PX) // (width * height))
     out = Rendered(
         torch.empty((count, height, width, 3), device=device),
@@ -87,6 +88,7 @@ def render(
         _render_chunk(
             packed,
             Cameras(cameras.world[part], cameras.rotation[part], cameras.eye_m[part], cameras.k[part], size_px),
+            views[part],
             Rendered(out.rgb[part], out.depth_m[part], out.instance[part]),
         )
 
@@ -100,9 +102,9 @@ def render(
     return out
 
 
-def _render_chunk(packed: PackedWorlds, cameras: Cameras, out: Rendered) -> None:
+def _render_chunk(packed: PackedWorlds, cameras: Cameras, views: torch.Tensor, out: Rendered) -> None:
     width, height = cameras.size_px
-    found = find_candidates(packed, cameras)
+    found = find_candidates(packed, cameras, views)
     shapes = packed.shapes[found.part]
     nearest = torch.full((len(cameras.world) * height * width,), _NOTHING, dtype=torch.int64, device=shapes.device)
     rows = packed.table.index_select(1, found.part)

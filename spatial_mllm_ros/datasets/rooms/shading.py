@@ -6,21 +6,21 @@ import torch
 
 from spatial_mllm_ros.datasets.rooms.culling import Cameras
 from spatial_mllm_ros.datasets.rooms.intersection import frustum_radius
-from spatial_mllm_ros.datasets.rooms.packing import ROW_LIGHT, PackedWorlds
+from spatial_mllm_ros.datasets.rooms.packing import PackedWorlds
 from spatial_mllm_ros.datasets.rooms.parts import (
-    COLUMNS,
-    ROW_AXES,
     ROW_CELL,
     ROW_CENTRE,
     ROW_COLOR,
     ROW_COLOR2,
     ROW_GLOW,
     ROW_HALF,
+    ROW_LIGHT,
     ROW_MATRIX,
     ROW_OFFSET,
     ROW_TAPER,
     ROW_TEXELS,
     ROW_TEXTURE,
+    SHADED,
     Shape,
 )
 from spatial_mllm_ros.datasets.rooms.textures import LEVELS, TILE_PX
@@ -54,7 +54,7 @@ def shade_pixels(
     eye = cameras.eye_m.T[:, :, None]
     point = [(eye[i] + t * rays[i]).reshape(-1) for i in range(3)]
     which = part.index_select(0, pair)
-    row = packed.table.index_select(1, which)
+    row = packed.table[:SHADED].index_select(1, which)
     away = [point[i] - row[ROW_CENTRE + i] for i in range(3)]
     unit = [
         row[ROW_MATRIX + 3 * i] * away[0]
@@ -75,7 +75,7 @@ def shade_pixels(
     iv = (up * TILE_PX + 65536.0).to(torch.int32) & (TILE_PX - 1)
     index = row[ROW_TEXTURE].to(torch.int32) + ((level * TILE_PX + iv) * TILE_PX + iu)
     tone = packed.tones.index_select(0, index)
-    light = _light(packed, cameras, row, normal, point, height * width)
+    light = _light(packed, cameras, which, row, normal, point, height * width)
     for i in range(3):
         color = torch.addcmul(row[ROW_COLOR + i], row[ROW_COLOR2 + i], tone) * light[i]
         rgb[..., i] = color.view(frames, height, width)
@@ -104,18 +104,22 @@ def _normals(
     axis = torch.where(az > torch.maximum(ax, ay), 2, axis)
     is_x, is_y = axis == 0, axis == 1
     along = torch.where(is_x, unit[0], torch.where(is_y, unit[1], unit[2]))
-    sign = torch.sign(along)
+    # An axis of a part is its row of the matrix, made as long as 1 by the half length.
+    scale = torch.sign(along) * torch.where(
+        is_x, row[ROW_HALF], torch.where(is_y, row[ROW_HALF + 1], row[ROW_HALF + 2])
+    )
     normal = [
-        sign * torch.where(is_x, row[ROW_AXES + i], torch.where(is_y, row[ROW_AXES + 3 + i], row[ROW_AXES + 6 + i]))
+        scale
+        * torch.where(is_x, row[ROW_MATRIX + i], torch.where(is_y, row[ROW_MATRIX + 3 + i], row[ROW_MATRIX + 6 + i]))
         for i in range(3)
     ]
     shape = packed.shapes.index_select(0, which)
     curved = (shape != Shape.BOX).nonzero()[:, 0]
     if len(curved):
-        part = row[:COLUMNS].index_select(1, curved)
+        part = row[: ROW_MATRIX + 9].index_select(1, curved)
         x, y, z = (value[curved] for value in unit)
         is_ball = shape[curved] == Shape.ELLIPSOID
-        taper = part[ROW_TAPER]
+        taper = packed.table[ROW_TAPER].index_select(0, which[curved])
         radius = frustum_radius(taper, z)
         # On the side x^2 + y^2 = r(z)^2; the gradient's z part is -r dr/dz = r taper / 2.
         on_cap = ~is_ball & (z.abs() > 0.999) & (x * x + y * y < radius * radius * 0.998)
@@ -133,6 +137,7 @@ def _normals(
 def _light(
     packed: PackedWorlds,
     cameras: Cameras,
+    which: torch.Tensor,
     row: torch.Tensor,
     normal: list[torch.Tensor],
     point: list[torch.Tensor],
@@ -147,7 +152,7 @@ def _light(
     soft = ambient * (0.95 + 0.25 * normal[2] + 0.13 * normal[0] - 0.07 * normal[1])
     floor = ((point[2] < 0.02) & (normal[2] > 0.9)).nonzero()[:, 0]
     if len(floor):
-        cell = row[ROW_CELL][floor].to(torch.int64)
+        cell = packed.table[ROW_CELL].index_select(0, which[floor]).to(torch.int64)
         x0, y0, x1, y1 = packed.floor_m[cell].T
         n = SHADOW_CELLS
         i = ((point[0][floor] - x0) / (x1 - x0) * n).clamp(0, n - 1).to(torch.int64)

@@ -153,3 +153,18 @@ def test_wrong_shapes_are_refused(worlds):
         render(packed, torch.tensor([0]), torch.eye(4)[None], K, (0, 26))
     with pytest.raises(ConfigurationError, match="at least one"):
         pack_worlds([])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_sees_what_the_cpu_sees(worlds):
+    walk = make_walk(worlds[1])
+    poses = torch.from_numpy(walk.poses(np.linspace(0, walk.duration_s, 9)))
+    packed, index = pack_worlds(worlds), torch.ones(9, dtype=torch.int64)
+    here = render(packed, index, poses, K.expand(9, 4), SIZE)
+    there = render(packed.to("cuda"), index, poses, K.expand(9, 4), SIZE)
+    assert (here.instance != there.instance.cpu()).float().mean() < 2e-3
+    assert (
+        torch.allclose(here.depth_m.nan_to_num(), there.depth_m.cpu().nan_to_num(), atol=1e-3)
+        or ((here.depth_m.nan_to_num() - there.depth_m.cpu().nan_to_num()).abs() > 1e-3).float().mean() < 2e-3
+    )
