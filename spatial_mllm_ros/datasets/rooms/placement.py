@@ -124,13 +124,7 @@ def _on_floor(
                 continue
             along = k.u(0.04, length - w - 0.04) + w / 2 if k.chance(0.7) else 0.05 + w / 2
             gap = k.u(0.01, 0.06) + d / 2
-            # The front looks into the room: local +y is turned to the inward normal of that wall.
-            x, y, yaw = (
-                (x0 + gap, y0 + along, -math.pi / 2),
-                (x1 - gap, y0 + along, math.pi / 2),
-                (x0 + along, y0 + gap, 0.0),
-                (x0 + along, y1 - gap, math.pi),
-            )[side]
+            x, y, yaw = _at_wall((x0, y0, x1, y1), side, along, gap)
             if _blocks(walls, side, along, w, 0.0, float(high[2]), y0 if side < 2 else x0):
                 continue
         else:
@@ -203,16 +197,24 @@ def _on_wall(
         at = along + (y0 if side < 2 else x0)
         walls.append((side, at - w / 2 - 0.05, at + w / 2 + 0.05, bottom, bottom + rise))
         gap = float(-low[1]) + 0.004
-        x, y, yaw = (
-            (x0 + gap, y0 + along, -math.pi / 2),
-            (x1 - gap, y0 + along, math.pi / 2),
-            (x0 + along, y0 + gap, 0.0),
-            (x0 + along, y1 - gap, math.pi),
-        )[side]
+        x, y, yaw = _at_wall((x0, y0, x1, y1), side, along, gap)
         found = Placed(kind.label, model, (x, y, bottom - float(low[2])), yaw, scale, cell, low, high)
         taken.append((_footprint(found), bottom, bottom + rise))
         return found
     return None
+
+
+def _at_wall(
+    inside: tuple[float, float, float, float], side: int, along: float, gap: float
+) -> tuple[float, float, float]:
+    """x, y and yaw of a thing ``gap`` away from a wall of a cell; its front (+y) looks into the room."""
+    x0, y0, x1, y1 = inside
+    return (
+        (x0 + gap, y0 + along, -math.pi / 2),
+        (x1 - gap, y0 + along, math.pi / 2),
+        (x0 + along, y0 + gap, 0.0),
+        (x0 + along, y1 - gap, math.pi),
+    )[side]
 
 
 def _is_outer(plan: FloorPlan, cell: int, axis: int) -> bool:
