@@ -70,8 +70,8 @@ class Visibility:
         stamps_ns: int64 [F], growing.
         scene_from_cam: float64 [F, 4, 4].
         pixels: int32 [F, N]: pixels of the image that show the object.
-        fraction: float32 [F, N]: those pixels over the pixels that its whole box would cover, 0..1; cut off by the
-            border of the image or hidden by other things makes it less.
+        fraction: float32 [F, N]: about those pixels over the pixels that the whole thing would cover, 0..1; cut off
+            by the border of the image or hidden by other things makes it less.
         image_px: width and height.
     """
 

@@ -132,7 +132,7 @@ def annotate(
     flat = (instance.view(frames, -1).to(torch.int64) + offset).reshape(-1)
     pixels = torch.bincount(flat, minlength=frames * (count + 1)).view(frames, count + 1)[:, 1:].cpu().numpy()
     whole = box_pixels([thing.box for thing in world.objects], scene_from_cam, camera.matrix())
-    fraction = np.clip(pixels / np.maximum(whole, 1.0), 0, 1).astype(np.float32)
+    fraction = np.clip(pixels / np.maximum(whole * world.fill, 1.0), 0, 1).astype(np.float32)
     seen = Visibility(stamps_ns, scene_from_cam, pixels.astype(np.int32), fraction, (camera.width_px, camera.height_px))
     return SceneAnnotation(f"rooms_{world.seed:09d}", world.objects, world.rooms, "rooms", seen)
 

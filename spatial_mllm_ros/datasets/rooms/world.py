@@ -14,7 +14,7 @@ import numpy as np
 from spatial_mllm_ros.datasets.rooms.building import shell_of
 from spatial_mllm_ros.datasets.rooms.floor_plan import FloorPlan, Opening, make_plan
 from spatial_mllm_ros.datasets.rooms.kit import Kit
-from spatial_mllm_ros.datasets.rooms.parts import table_of
+from spatial_mllm_ros.datasets.rooms.parts import fill_of, table_of
 from spatial_mllm_ros.datasets.rooms.placement import Placed, furnish
 from spatial_mllm_ros.datasets.rooms.routes import Routes, make_routes
 from spatial_mllm_ros.datasets.scene_annotation import SceneObject, SceneRoom
@@ -54,6 +54,7 @@ class World:
         rooms: inner outlines of the walls.
         table: float32 [COLUMNS, P]; see ``parts``. shapes: int64 [P].
         lights_m: float32 [C, 3], the lamp of each cell; power: float32 [C].
+        fill: float32 [N], how much of its box's outline each object fills; see ``fill_of``.
         shadows: float32 [C, SHADOW_CELLS, SHADOW_CELLS], brightness of the floor 0..1, rows along y.
         ambient, sky: brightness of indirect light and of what is outside the windows.
     """
@@ -68,6 +69,7 @@ class World:
     lights_m: np.ndarray = field(repr=False)
     power: np.ndarray = field(repr=False)
     shadows: np.ndarray = field(repr=False)
+    fill: np.ndarray = field(repr=False)
     ambient: float = 0.4
     sky: float = 1.0
 
@@ -121,6 +123,7 @@ def make_world(seed: int) -> World:
         lights_m=np.array(lights, np.float32),
         power=np.array([k.u(0.55, 1.15) for _ in plan.cells], np.float32),
         shadows=_shadows(plan, placed),
+        fill=fill_of(table, shapes, np.array(instances), [thing.box for thing in objects]),
         ambient=k.u(0.3, 0.55),
         sky=k.u(0.5, 1.6),
     )

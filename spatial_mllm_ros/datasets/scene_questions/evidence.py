@@ -18,7 +18,7 @@ class Limits:
 
     Attributes:
         image_share: of the image's pixels that must show a thing in one frame for it to count as seen.
-        object_share: of the pixels that its whole box would cover.
+        object_share: of the pixels that the whole thing would cover.
         distance_margin: by how much the closest of several things must be closer than the next, of the next's distance,
         distance_margin_m: and in metres.
         angle_margin_deg: how far a direction must be from where its name changes.

@@ -86,3 +86,12 @@ def test_impossible_clips_are_refused(options, match):
         ClipConfig(**options)
     with pytest.raises(ConfigurationError, match="noise"):
         SensorModel(noise=-1.0)
+
+
+def test_a_thing_in_full_view_is_seen_as_a_whole():
+    best = {}
+    for clip in make_clips(range(200, 212), ClipConfig(frames=24, width_px=112, height_px=84)):
+        for thing, share in zip(clip.annotation.objects, clip.annotation.visibility.fraction.max(0), strict=True):
+            best.setdefault(thing.label, []).append(float(share))
+    # Of most classes some are seen whole, whether they fill their box or not.
+    assert np.mean([max(values) > 0.7 for values in best.values()]) > 0.75

@@ -155,3 +155,16 @@ def test_the_outline_of_a_u_shape_is_walked_counter_clockwise():
         False,
         True,
     ]
+
+
+def test_a_thin_thing_fills_little_of_its_box_and_a_solid_one_nearly_all():
+    fills = {}
+    for seed in range(30):
+        world = make_world(seed)
+        assert len(world.fill) == len(world.objects)
+        for thing, fill in zip(world.objects, world.fill, strict=True):
+            fills.setdefault(thing.label, []).append(float(fill))
+    means = {label: np.mean(values) for label, values in fills.items()}
+    assert max(means["window"], means["fan"], means["guitar"]) < 0.7 < means["wardrobe"]
+    assert means["window"] < 0.5
+    assert means["refrigerator"] > 0.9
