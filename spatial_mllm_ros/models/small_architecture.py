@@ -10,11 +10,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.models.checkpoints import save_spatial_mllm
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.model_config import qwen_config, vggt_config
 from spatial_mllm_ros.models.preparation import MERGE, PATCH_PX, PixelBudget
@@ -187,6 +189,19 @@ def folder_texts(readme: str) -> dict[str, str]:
         "clean_up_tokenization_spaces": False,
     }
     return {"tokenizer_config.json": json.dumps(tokenizer_config, indent=2) + "\n", "README.md": readme}
+
+
+def write_new_checkpoint(
+    folder: Path, sizes: SmallArchitecture, tokenizer: ChatTokenizer, *, licence: str, seed: int
+) -> None:
+    """Writes a checkpoint with fresh weights, the start of a training. It says of itself that its weights are random.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be written.
+    """
+    config = {**architecture_config(sizes, tokenizer, licence=licence), "random_weights": True}
+    readme = f"---\nlicense: {licence}\n---\n# Spatial-MLLM v1.1, small, with fresh weights (seed {seed})\n"
+    save_spatial_mllm(folder, new_model(config, seed=seed), config, tokenizer, texts=folder_texts(readme))
 
 
 def new_model(config: Mapping[str, Any], *, seed: int) -> SpatialMllm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -66,6 +67,20 @@ def spatial_question_corpus() -> Iterator[str]:
         yield f"{first}, {second}: {first} at 1.5 m, {second}s."
     for word in _WORDS:
         yield from (word, f"the {word} is")
+
+
+def text_lines(files: Iterable[Path]) -> Iterator[str]:
+    """The lines of text files, with the line breaks of jsonl's texts as what they stand for.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    for path in files:
+        try:
+            with path.open(encoding="utf-8") as lines:
+                yield from (line.replace("\\n", "\n") for line in lines)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"The text file {path} cannot be read: {error}") from error
 
 
 def byte_tokenizer() -> ChatTokenizer:

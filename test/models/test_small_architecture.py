@@ -37,7 +37,9 @@ def model(config):
 
 def test_tiny_rooms_fits_the_repository_in_half_precision(config, model, tokenizer, tmp_path):
     assert sum(weight.numel() for weight in model.parameters()) <= 12_000_000
-    save_spatial_mllm(tmp_path / "tiny", new_model(config, seed=1).half(), config, tokenizer, texts=folder_texts("tiny"))
+    save_spatial_mllm(
+        tmp_path / "tiny", new_model(config, seed=1).half(), config, tokenizer, texts=folder_texts("tiny")
+    )
     assert sum(path.stat().st_size for path in (tmp_path / "tiny").iterdir()) <= 25_000_000
     loaded = load_spatial_mllm(tmp_path / "tiny", dtype=torch.float32)
     assert loaded.budget == TINY_ROOMS.budget
