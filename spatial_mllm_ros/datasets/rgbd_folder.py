@@ -63,6 +63,14 @@ class RgbdFolder(Recording[tuple[int, Path]]):
         self._has_poses = any(folder.glob("*.pose.txt"))
         self._intrinsics = intrinsics or _intrinsics_of(folder, self._numbered)
 
+    def frame_at(self, position: int) -> Frame:
+        """The frame at a place in the order of the numbers, 0 to ``frame_count`` - 1.
+
+        Raises:
+            FrameRejectedError: it is broken.
+        """
+        return self._frame(self._numbered[position])
+
     def _entries(self) -> Iterable[tuple[int, Path]]:
         return self._numbered
 

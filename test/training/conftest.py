@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.models.preparation import PixelBudget
 from spatial_mllm_ros.models.small_architecture import SmallArchitecture, write_new_checkpoint
 from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.vggt import VggtConfig
+from spatial_mllm_ros.training.geometry_batch import GeometryBatch
 
 SMALLEST = SmallArchitecture(
     vggt=VggtConfig(
@@ -84,3 +87,60 @@ def line(video: str, question: str, answer: str) -> dict:
     """One row of a data file."""
     asked = {"from": "human", "value": f"<video>\n{question}"}
     return {"video": video, "conversations": [asked, {"from": "gpt", "value": answer}]}
+
+
+@pytest.fixture(scope="session")
+def scene_batch():
+    """Makes geometry batches with exact truth: cameras that look at a floor and a slanted wall with a pattern."""
+    return _scene_batch
+
+
+@pytest.fixture(scope="session")
+def rotation():
+    """Makes rotation matrices about an axis."""
+    return _rotation
+
+
+PLANES = ((np.array([0.0, -1.0, 0.05]), -1.4), (np.array([0.3, 0.1, -1.0]), -3.5))  # normal, offset: n . x = d
+
+
+def _rotation(axis, angle_rad):
+    """Rotation matrix about an axis (Rodrigues)."""
+    x, y, z = np.asarray(axis, float) / np.linalg.norm(axis)
+    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle_rad) * k + (1 - np.cos(angle_rad)) * k @ k
+
+
+def _scene_batch(seed, *, batch=1, frames=3, height=28, width=42):
+    """A batch whose images, depth and cameras belong together."""
+    random = np.random.default_rng(seed)
+    samples = [[_frame(random, height, width) for _ in range(frames)] for _ in range(batch)]
+    images, depth, poses, cameras = (
+        np.stack([np.stack([frame[part] for frame in sample]) for sample in samples]) for part in range(4)
+    )
+    depth_m = torch.from_numpy(depth).float()
+    return GeometryBatch(
+        images=torch.from_numpy(images).float(),
+        depth_m=depth_m,
+        mask=depth_m.isfinite(),
+        cam_from_world=torch.from_numpy(poses).float(),
+        intrinsics_px=torch.from_numpy(cameras).float(),
+    )
+
+
+def _frame(random, height, width):
+    camera = np.array([[0.9 * width, 0, width / 2], [0, 1.1 * width, height / 2], [0, 0, 1.0]])
+    world_from_cam = np.eye(4)
+    world_from_cam[:3, :3] = _rotation(random.normal(size=3), random.uniform(-0.3, 0.3))
+    world_from_cam[:3, 3] = random.uniform(-0.4, 0.4, 3)
+    v, u = np.mgrid[:height, :width]
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(camera).T @ world_from_cam[:3, :3].T
+    depth = np.full((height, width), np.inf)
+    for normal, offset in PLANES:
+        with np.errstate(divide="ignore"):
+            distance = (offset - normal @ world_from_cam[:3, 3]) / (rays @ normal)
+        depth = np.where((distance > 0.1) & (distance < depth), distance, depth)
+    points = world_from_cam[:3, 3] + rays * np.where(np.isfinite(depth), depth, 0)[..., None]
+    image = 0.5 + 0.4 * np.sin(points * [3, 4, 5])
+    depth = np.where(depth < 8, depth, np.nan)
+    return image.transpose(2, 0, 1), depth, inverse_pose(world_from_cam)[:3], camera
