@@ -75,9 +75,8 @@ def test_a_broken_frame_is_reported_once_and_another_sample_taken(recording, tmp
     made = batches(recording, tmp_path)
     assert all(BROKEN not in numbers(made.batch(index)) for index in range(12))
     reported = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
-    assert [(row["line"], row["cause"]) for row in reported] == [(BROKEN + 1, "depth_missing")] or (
-        len(reported) == 1 and reported[0]["line"] == BROKEN + 1
-    )
+    assert [row["line"] for row in reported] == [BROKEN + 1]
+    assert "depth" in reported[0]["message"]
     assert made.rejected == 1
 
 
