@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
-    benchmark.add_argument("--only", choices=("selection", "node"), help="measure only this part")
+    benchmark.add_argument("--only", choices=("selection", "node", "training"), help="measure only this part")
     benchmark.set_defaults(run=_benchmark)
     _add_training(commands)
     _add_checkpoints(commands)
@@ -216,6 +216,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         from spatial_mllm_ros.ros.benchmark import measure_image_callback
 
         rows += measure_image_callback()
+    if arguments.only == "training":  # minutes long, so only where it is asked for
+        from spatial_mllm_ros.training.benchmark import training_rows
+
+        rows += training_rows()
     report(rows, arguments.json)
     return 0
 

@@ -100,8 +100,9 @@ TINY_ROOMS = SmallArchitecture(
         camera_trunk_depth=2,
         camera_heads=4,
         dpt_layers=(0, 1, 2, 3),
-        dpt_features=48,
-        dpt_channels=(48, 48, 96, 96),
+        # The dense heads work on every pixel: twice as wide, they would take three quarters of a training step.
+        dpt_features=32,
+        dpt_channels=(32, 32, 64, 64),
     ),
     hidden_size=256,
     intermediate_size=576,

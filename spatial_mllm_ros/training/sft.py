@@ -138,7 +138,7 @@ class SftObjective(nn.Module):
         self.model = model
 
     def forward(self, batch: SftBatch) -> dict[str, torch.Tensor]:
-        """A batch on any device -> ``loss`` and ``correct`` (tokens that were the likeliest), both sums over tokens."""
+        """A batch on any device -> ``loss`` and ``token_accuracy`` (tokens that were likeliest), sums over tokens."""
         device = self.model.lm_head.weight.device
         mask = batch.attention_mask
         hidden = self.model.model(
@@ -152,7 +152,7 @@ class SftObjective(nn.Module):
         learned = targets != IGNORED
         logits = self.model.lm_head(hidden[:, :-1][learned]).float()
         loss = F.cross_entropy(logits, targets[learned], reduction="sum")
-        return {"loss": loss, "correct": (logits.argmax(-1) == targets[learned]).sum().float()}
+        return {"loss": loss, "token_accuracy": (logits.argmax(-1) == targets[learned]).sum().float()}
 
 
 def _visual_inputs(prepared: Sequence[PreparedVideo | PreparedImage]) -> dict[str, Any]:

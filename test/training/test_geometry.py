@@ -78,6 +78,12 @@ def test_a_run_broken_off_and_resumed_is_the_same_run(whole, start, scene_batch,
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+def test_bf16_stays_close_to_float32(whole, start, scene_batch, tmp_path):
+    run_geometry(config(start, tmp_path / "run", precision="bf16"), lambda *_: Scenes(scene_batch))
+    pairs = [(one["loss"], other["loss"]) for one, other in zip(rows(tmp_path / "run"), rows(whole), strict=True)]
+    assert all(one == pytest.approx(other, rel=0.1, abs=0.1) for one, other in pairs)
+
+
 def test_only_vggt_changes_and_the_folder_says_what_its_unit_is_and_that_its_language_is_still_random(whole, start):
     before, after = (load_file(folder / "model.safetensors") for folder in (start, whole / "checkpoint"))
     assert before.keys() == after.keys()

@@ -172,6 +172,30 @@ def test_bf16_keeps_trained_weights_in_float32_and_stays_close(whole, start, cli
     assert model.model.connector.mlp[0].weight.dtype == torch.float16
 
 
+def test_two_processes_make_the_run_of_one(whole, start, clips, tmp_path):
+    """The same samples per step, half of them in each process."""
+    out, root = tmp_path / "two", Path(__file__).parents[2]
+    options = {
+        **{"model.checkpoint": start, "data.files": clips / "train.jsonl", "data.frames": 4, "data.workers": 0},
+        **{"run.out": out, "run.device": "cpu", "run.steps": 6, "run.seed": 4, "run.batch-size": 2},
+        **{f"rates.{part}": 5e-3 for part in PARTS},
+        "run.accumulate": 1,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spatial_mllm_ros.cli"]
+    subprocess.run(
+        [sys.executable, "-m", *launcher, "train", "sft", *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert [row["loss"] for row in rows(out)] == pytest.approx([row["loss"] for row in rows(whole)], abs=1e-4)
+    one, other = weights(out / "checkpoint"), weights(whole / "checkpoint")
+    assert all(torch.allclose(one[key], other[key], atol=1e-4) for key in other)
+
+
 def test_frozen_parts_ask_for_no_gradient_and_a_misspelled_part_is_named(start):
     model = load_spatial_mllm(start).model
     choose_trained(model, ("connector",), frozen=torch.bfloat16)
