@@ -24,8 +24,8 @@ from spatial_mllm_ros.training.config import PAPER_PARTS, GeometryLossConfig, Op
 from spatial_mllm_ros.training.geometry_batch import GeometryBatch
 from spatial_mllm_ros.training.geometry_loss import GeometryObjective
 from spatial_mllm_ros.training.optimiser import adamw, parameter_groups
-from spatial_mllm_ros.training.sft import SftObjective, choose_trained, part_of
 from spatial_mllm_ros.training.sft_batch import SftBatch, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft_model import SftObjective, choose_trained, part_of
 
 _QUESTION = (
     "Measuring from the closest point of each object, what is the distance between the sofa and the table (in meters)?"

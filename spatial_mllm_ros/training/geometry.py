@@ -28,7 +28,7 @@ from spatial_mllm_ros.training.geometry_metrics import measure_geometry
 from spatial_mllm_ros.training.geometry_recordings import RecordedBatches
 from spatial_mllm_ros.training.loop import is_sharded, open_accelerator, train
 from spatial_mllm_ros.training.optimiser import parameter_groups
-from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder
+from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder, refuse_a_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,15 +59,16 @@ def run_geometry(config: GeometryConfig, make_batches: MakeBatches = recorded_ba
         TrainingError: no usable data, a run folder of another run, or gradients that are not finite.
     """
     accelerator = open_accelerator(config.run)
-    out, source = config.run.out, Path(config.model.checkpoint)
+    out, source, first = config.run.out, Path(config.model.checkpoint), accelerator.is_main_process
     files = read_checkpoint(source, config_required=False)
     alone = layout_of(files.shapes) is Layout.VGGT
     vggt = load_vggt(source) if alone else load_spatial_mllm(source).model.spatial_encoder
     for name, parameter in vggt.named_parameters():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(not name.endswith(_NEVER_USED))
+    if first:
+        refuse_a_run(out, resume=config.run.resume)
     out.mkdir(parents=True, exist_ok=True)
-    first = accelerator.is_main_process
     bad = BadSamples(out / ("bad_samples.jsonl" if first else f"bad_samples.{accelerator.process_index}.jsonl"))
     stage = GeometryStage(vggt.train(), config, make_batches(config, bad))
     folder = None

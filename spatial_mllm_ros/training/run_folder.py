@@ -22,6 +22,7 @@ from spatial_mllm_ros.training.config_cli import changed_options
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("spatial-mllm-ros", "torch", "transformers", "accelerate", "deepspeed", "numpy", "tokenizers")
+_DESCRIPTION = "run.json"
 _STATES = "states"
 _STATE_PREFIX = "step-"
 #: Options that may change when a run goes on: they say where and how it runs, not what comes out.
@@ -45,13 +46,10 @@ class RunFolder:
     def __init__(self, path: Path, description: Mapping[str, Any], *, resume: bool) -> None:
         self.path = path
         self._metrics = path / "metrics.jsonl"
-        self._description = path / "run.json"
+        self._description = path / _DESCRIPTION
         self._states = path / _STATES
+        refuse_a_run(path, resume=resume)
         if self._description.is_file():
-            if not resume:
-                raise TrainingError(
-                    f"{path} holds a run already; add --run.resume true to go on with it, or choose another folder."
-                )
             self._check_same(json.loads(self._description.read_text(encoding="utf-8")), description)
         self._states.mkdir(parents=True, exist_ok=True)
         for leftover in self._states.glob("*.part"):
@@ -157,6 +155,16 @@ class BadSamples:
     def total(self) -> int:
         """How many samples were left out."""
         return sum(self.counts.values())
+
+
+def refuse_a_run(path: Path, *, resume: bool) -> None:
+    """Refuses a folder that holds a run which is not to be resumed, before anything is written to it.
+
+    Raises:
+        TrainingError: it does.
+    """
+    if not resume and (path / _DESCRIPTION).is_file():
+        raise TrainingError(f"{path} holds a run already; add --run.resume to go on with it, or choose another folder.")
 
 
 def states_of(run: Path) -> list[Path]:

@@ -21,7 +21,8 @@ from spatial_mllm_ros.training.config import (
     SftDataConfig,
     SftModelConfig,
 )
-from spatial_mllm_ros.training.sft import choose_trained, part_of, run_sft
+from spatial_mllm_ros.training.sft import run_sft
+from spatial_mllm_ros.training.sft_model import choose_trained, part_of
 
 FAST = PartRates(connector=5e-3, merger=5e-3, language=5e-3, vision=5e-3, spatial=5e-3)
 

@@ -5,8 +5,8 @@ import torch
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
 from spatial_mllm_ros.models.preparation import prepare_image, prepare_video
 from spatial_mllm_ros.models.prompts import build_inputs
-from spatial_mllm_ros.training.sft import SftObjective
 from spatial_mllm_ros.training.sft_batch import IGNORED, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft_model import SftObjective
 
 ASKED = (("How many chairs are here?", "2"), ("Which is closest to the sofa?", "the tall lamp"), ("Room size?", "12.5"))
 
