@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.training.config import GeometryDataConfig
 from spatial_mllm_ros.training.geometry_batch import GeometryBatch
-from spatial_mllm_ros.training.run_folder import BadSamples, file_sha256
+from spatial_mllm_ros.training.run_folder import BadSamples
 
 _PATCH_PX = 14
 _TRIES = 50
@@ -50,7 +51,7 @@ class RecordedBatches:
                     "fewer frames per sample, hold out less, or leave the recording out."
                 )
             self._spans.append((range(first_held_out), range(first_held_out, total)))
-            self.sha256.update({str(path): file_sha256(path) for path in sorted(folder.glob("*.txt"))})
+            self.sha256[str(folder)] = _folder_sha256(folder)
 
     @property
     def rejected(self) -> int:
@@ -97,6 +98,16 @@ class RecordedBatches:
             self._bad.report(folder, position + 1, SampleRejectedError(error.cause, str(error)))
             return None
         return frame
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Hash over names and sizes of all files, and over what poses and cameras say; pixels would take minutes."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
+        if path.suffix == ".txt":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _sample_of(frames: Sequence[Frame], width_px: int) -> GeometryBatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -197,15 +196,6 @@ def draw_losses(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) ->
     part = path.with_suffix(".part")
     figure.savefig(part, format="png", dpi=110)
     part.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -80,6 +80,14 @@ def test_a_broken_frame_is_reported_once_and_another_sample_taken(recording, tmp
     assert made.rejected == 1
 
 
+def test_the_hash_follows_poses_and_files(recording, tmp_path):
+    before = batches(recording, tmp_path).sha256
+    assert before == batches(recording, tmp_path).sha256
+    pose = recording / "frame-000007.pose.txt"
+    pose.write_text(pose.read_text().replace("0.000", "0.001", 1))
+    assert before != batches(recording, tmp_path).sha256
+
+
 def test_a_recording_too_short_for_a_sample_is_named(recording, tmp_path):
     with pytest.raises(TrainingError, match="16 frames for training, fewer than the 17"):
         batches(recording, tmp_path, frames=17)
