@@ -190,7 +190,7 @@ class GeometryModelConfig:
 
 @dataclass(frozen=True)
 class GeometryDataConfig:
-    """Recordings with depth and poses.
+    """Recordings with depth and poses; a generator of batches takes frames and width_px from here as well.
 
     Attributes:
         recordings: RGB-D folders.
@@ -200,14 +200,13 @@ class GeometryDataConfig:
         held_out: share of the end of every recording that is measured on instead of trained on.
     """
 
-    recordings: tuple[Path, ...]
+    recordings: tuple[Path, ...] = ()
     frames: int = 8
     longest_step: int = 10
     width_px: int = 224
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
-        _check(self, "recordings", bool(self.recordings), "at least one folder")
         _check(self, "frames", self.frames >= 2, "at least 2")
         _check(self, "longest_step", self.longest_step >= 1, "at least 1")
         _check(self, "width_px", self.width_px >= 14 and self.width_px % 14 == 0, "a multiple of 14")
@@ -256,7 +255,7 @@ class GeometryConfig:
     """Training of VGGT on exact depth, points and poses."""
 
     model: GeometryModelConfig
-    data: GeometryDataConfig
     run: RunConfig
+    data: GeometryDataConfig = field(default_factory=GeometryDataConfig)
     loss: GeometryLossConfig = field(default_factory=GeometryLossConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

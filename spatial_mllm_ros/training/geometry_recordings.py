@@ -33,12 +33,14 @@ class RecordedBatches:
         bad: where broken frames are reported, with their place in the recording as the line.
 
     Raises:
-        TrainingError: a recording is too short for one sample.
+        TrainingError: no recording, or one that is too short for one sample.
         SourceError: a folder is no RGB-D recording.
     """
 
     def __init__(self, data: GeometryDataConfig, *, batch_size: int, seed: int, bad: BadSamples) -> None:
         self._data, self._batch_size, self._seed, self._bad = data, batch_size, seed, bad
+        if not data.recordings:
+            raise TrainingError("There is nothing to train on; name RGB-D folders with --data.recordings.")
         self._recordings = [(Path(folder), RgbdFolder(Path(folder))) for folder in data.recordings]
         self._spans: list[tuple[range, range]] = []  # positions for training, held out
         self.sha256: dict[str, str] = {}

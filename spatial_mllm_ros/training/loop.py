@@ -120,6 +120,7 @@ def train(
         TrainingError: ten gradients in a row were not finite.
     """
     optimiser: torch.optim.Optimizer = adamw(stage.groups(optimiser_config.weight_decay), optimiser_config)
+    _tell_deepspeed(accelerator, run, optimiser_config)
     model, optimiser = accelerator.prepare(stage.objective, optimiser)
     start = _resume(model, optimiser, run.out, accelerator)
     if folder is not None:
@@ -150,6 +151,15 @@ def train(
             if folder is not None:
                 draw_losses(folder.metrics(), folder.path / "loss.png", title=f"{stage.name}: {done} steps")
     return model
+
+
+def _tell_deepspeed(accelerator: Accelerator, run: RunConfig, optimiser_config: OptimiserConfig) -> None:
+    """DeepSpeed accumulates and clips by itself: its configuration gets the numbers of the run."""
+    plugin = accelerator.state.deepspeed_plugin if accelerator.distributed_type.value == "DEEPSPEED" else None
+    if plugin is not None:
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = run.batch_size
+        plugin.deepspeed_config["gradient_accumulation_steps"] = run.accumulate
+        plugin.deepspeed_config["gradient_clipping"] = optimiser_config.clip
 
 
 def _step(

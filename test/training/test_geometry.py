@@ -9,7 +9,6 @@ from spatial_mllm_ros.models.checkpoint_files import write_checkpoint
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm, load_vggt
 from spatial_mllm_ros.training.config import (
     GeometryConfig,
-    GeometryDataConfig,
     GeometryLossConfig,
     GeometryModelConfig,
     OptimiserConfig,
@@ -40,7 +39,6 @@ def config(start, out, **run):
     run = {"steps": 8, "accumulate": 2, "save_every": 3, "device": "cpu", **run}
     return GeometryConfig(
         model=GeometryModelConfig(checkpoint=start, learning_rate=1e-2),
-        data=GeometryDataConfig(recordings=(out,)),
         run=RunConfig(out=out, **run),
         loss=GeometryLossConfig(measure_every=4, measure_samples=2, unit_m=2.0),
         optimiser=OptimiserConfig(weight_decay=0.01),

@@ -88,6 +88,11 @@ def test_the_hash_follows_poses_and_files(recording, tmp_path):
     assert before != batches(recording, tmp_path).sha256
 
 
+def test_no_recording_at_all_is_said(tmp_path):
+    with pytest.raises(TrainingError, match=r"--data\.recordings"):
+        RecordedBatches(GeometryDataConfig(), batch_size=1, seed=0, bad=BadSamples(tmp_path / "bad.jsonl"))
+
+
 def test_a_recording_too_short_for_a_sample_is_named(recording, tmp_path):
     with pytest.raises(TrainingError, match="16 frames for training, fewer than the 17"):
         batches(recording, tmp_path, frames=17)
