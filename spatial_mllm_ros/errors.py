@@ -57,3 +57,23 @@ class EncoderError(SpatialMllmError):
     """The spatial encoder failed on a window of frames, or gave values that cannot be used."""
 
     code = "ENCODER"
+
+
+class SampleRejectedError(SpatialMllmError):
+    """A line of training data cannot be used; the run leaves it out, counts it and goes on.
+
+    ``cause`` is a short machine-readable word (``json``, ``fields``, ``media_missing``, ``media``, ``too_long``, ...)
+    by which rejected samples are counted.
+    """
+
+    code = "SAMPLE_REJECTED"
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class TrainingError(SpatialMllmError):
+    """A training run cannot start or go on: no usable data, a run folder of another run, a loss that is not finite."""
+
+    code = "TRAINING"

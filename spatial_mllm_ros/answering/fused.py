@@ -15,7 +15,7 @@ from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.wording import benchmark_wording
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
-from spatial_mllm_ros.models.preparation import TRAINING_BUDGET, prepare_video
+from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import build_inputs, user_text
 
 
@@ -54,7 +54,7 @@ class FusedAnswerModel:
         prompt = user_text(
             benchmark_wording(question.text), question.options, self._loaded.fusion, numeric=question.form.is_number
         )
-        prepared = prepare_video([frame.rgb for frame in frames], TRAINING_BUDGET)
+        prepared = prepare_video([frame.rgb for frame in frames], self._loaded.budget)
         if should_stop():
             return Generation("", 0.0, False, prompt, time.monotonic_ns() - called_ns, 0)
         model = self._loaded.model

@@ -54,16 +54,22 @@ class RgbdFolder(Recording[tuple[int, Path]]):
         rate_hz = DEFAULT_NUMBER_RATE_HZ if rate_hz is None else rate_hz
         if not rate_hz > 0:
             raise ConfigurationError(f"rate_hz is {rate_hz}; frame numbers per second must be above 0.")
-        numbered = [
-            (int(match["number"]), path) for path in folder.iterdir() if (match := _COLOR_NAME.fullmatch(path.name))
-        ]
+        numbered = _numbered(folder)
         if not numbered:
             raise SourceError(f"{folder} holds no NAME-NUMBER.color.jpg or .color.png file.")
         super().__init__(folder.resolve().name, len(numbered))
-        self._numbered = sorted(numbered, key=lambda item: (item[0], item[1].name))
+        self._numbered = numbered
         self._rate_hz = rate_hz
         self._has_poses = any(folder.glob("*.pose.txt"))
         self._intrinsics = intrinsics or _intrinsics_of(folder, self._numbered)
+
+    def frame_at(self, position: int) -> Frame:
+        """The frame at a place in the order of the numbers, 0 to ``frame_count`` - 1.
+
+        Raises:
+            FrameRejectedError: it is broken.
+        """
+        return self._frame(self._numbered[position])
 
     def _entries(self) -> Iterable[tuple[int, Path]]:
         return self._numbered
@@ -82,6 +88,17 @@ class RgbdFolder(Recording[tuple[int, Path]]):
             depth_m=depth_m,
             scene_from_cam=_read_pose(color_path.with_name(f"{stem}.pose.txt")) if self._has_poses else None,
         )
+
+
+def color_files(folder: Path) -> list[Path]:
+    """The colour images of an RGB-D folder in order of their numbers."""
+    return [path for _, path in _numbered(folder)]
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """(number, colour image), in order."""
+    found = [(int(match["number"]), path) for path in folder.iterdir() if (match := _COLOR_NAME.fullmatch(path.name))]
+    return sorted(found, key=lambda item: (item[0], item[1].name))
 
 
 def _intrinsics_of(folder: Path, numbered: list[tuple[int, Path]]) -> Intrinsics:

@@ -28,25 +28,15 @@ class VideoFile(Recording[tuple[int, np.ndarray]]):
     def __init__(self, path: Path, *, intrinsics: Intrinsics | None = None) -> None:
         self._path = path
         self._intrinsics = intrinsics
-        capture = self._open()
+        capture = open_video(path)
         try:
             count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         finally:
             capture.release()
         super().__init__(path.name, count if count > 0 else None)
 
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
-        if not capture.isOpened():
-            raise SourceError(
-                f"{self._path} cannot be opened as a video; it is damaged or its codec is not in this build of OpenCV. "
-                "Convert it, for example with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
-            )
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        return capture
-
     def _entries(self) -> Iterator[tuple[int, np.ndarray]]:
-        capture = self._open()
+        capture = open_video(self._path)
         read = 0
         try:
             while True:
@@ -68,3 +58,19 @@ class VideoFile(Recording[tuple[int, np.ndarray]]):
         presented_ns, bgr = entry
         rgb = np.ascontiguousarray(bgr[:, :, ::-1])
         return Frame(stamp_ns=FIRST_STAMP_NS + presented_ns, rgb=rgb, intrinsics=intrinsics_for(self._intrinsics, rgb))
+
+
+def open_video(path: Path) -> cv2.VideoCapture:
+    """A video opened for reading, its frames turned upright; release it after use.
+
+    Raises:
+        SourceError: the file cannot be opened as a video.
+    """
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise SourceError(
+            f"{path} cannot be opened as a video; it is damaged or its codec is not in this build of OpenCV. "
+            "Convert it, for example with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
+        )
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return capture

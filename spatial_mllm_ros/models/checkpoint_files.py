@@ -28,6 +28,7 @@ class TensorInfo(NamedTuple):
 
     shape: tuple[int, ...]
     file: Path
+    dtype: str  #: as safetensors writes it: F32, F16, BF16, ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +86,10 @@ def read_checkpoint(folder: Path, *, config_required: bool = True) -> Checkpoint
     files, listed = _weight_files(folder)
     tensors: dict[str, TensorInfo] = {}
     for path in files:
-        for key, shape in _header(path).items():
+        for key, info in _header(path).items():
             if key in tensors:
                 raise CheckpointError(f"The key {key!r} is in both {tensors[key].file} and {path}; remove one of them.")
-            tensors[key] = TensorInfo(shape, path)
+            tensors[key] = info
     if listed is not None:
         _check_index(folder / INDEX_NAME, listed, tensors)
     return CheckpointFiles(folder=folder, config=config, files=tuple(files), tensors=tensors)
@@ -228,10 +229,11 @@ def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
     raise CheckpointError(f"{folder} holds no *.safetensors file. Fetch the weights.")
 
 
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
+def _header(path: Path) -> dict[str, TensorInfo]:
     try:
         with safe_open(path, framework="pt") as weights:
-            return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+            slices = {key: weights.get_slice(key) for key in weights.keys()}  # noqa: SIM118 - not a dict
+            return {key: TensorInfo(tuple(part.get_shape()), path, part.get_dtype()) for key, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or not a safetensors file ({error}). {_FETCH_AGAIN}") from error
 

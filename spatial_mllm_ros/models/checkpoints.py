@@ -37,6 +37,8 @@ from spatial_mllm_ros.models.checkpoint_layouts import (
 )
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.identity import ModelIdentity, licence_of, weights_sha256
+from spatial_mllm_ros.models.model_config import pixel_budget
+from spatial_mllm_ros.models.preparation import PixelBudget
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.tokenization import TOKENIZER_NAME, ChatTokenizer
 from spatial_mllm_ros.models.vggt import VGGT
@@ -55,6 +57,7 @@ class LoadedSpatialMllm:
         identity: which weights these are.
         fusion: which architecture, and with it which prompts.
         config: config.json as it is in the folder.
+        budget: the frame sizes that the weights were trained with, and are to be asked with.
     """
 
     model: SpatialMllm
@@ -62,6 +65,7 @@ class LoadedSpatialMllm:
     identity: ModelIdentity
     fusion: Fusion
     config: Mapping[str, Any]
+    budget: PixelBudget
 
 
 def load_model(
@@ -135,6 +139,7 @@ def load_spatial_mllm(
     layout = layout_of(files.shapes)
     if layout not in FUSION_OF:
         raise CheckpointError(f"{folder} holds a {layout.value} model, not a Spatial-MLLM.")
+    budget = pixel_budget(files.config)
     model = load_model(files, device=device, dtype=dtype)
     if not isinstance(model, SpatialMllm):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, not a Spatial-MLLM.")
@@ -147,7 +152,7 @@ def load_spatial_mllm(
     model.generation_config = _generation_config(files, tokenizer)
     identity = identity_of(files)
     _LOG.info("Loaded %s: %s, sha256 %s, licence %s", identity.name, layout.value, identity.sha256, identity.licence)
-    return LoadedSpatialMllm(model, tokenizer, identity, FUSION_OF[layout], files.config)
+    return LoadedSpatialMllm(model, tokenizer, identity, FUSION_OF[layout], files.config, budget)
 
 
 def identity_of(files: CheckpointFiles) -> ModelIdentity:

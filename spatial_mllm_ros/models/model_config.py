@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import Qwen2_5_VLConfig
 
 from spatial_mllm_ros.errors import CheckpointError, ConfigurationError
-from spatial_mllm_ros.models.preparation import MERGE, PATCH_PX
+from spatial_mllm_ros.models.preparation import MERGE, PATCH_PX, TRAINING_BUDGET, PixelBudget
 from spatial_mllm_ros.models.vggt import VggtConfig
 
 _TEXT_REQUIRED = (
@@ -151,6 +151,28 @@ def vggt_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
         )
     except ConfigurationError as error:
         raise CheckpointError(f"The shapes of the VGGT in this folder make no sense: {error}") from error
+
+
+def pixel_budget(config: Mapping[str, Any]) -> PixelBudget:
+    """The frame sizes that a checkpoint was trained with: its section ``pixel_budget``, or the published training's.
+
+    Raises:
+        CheckpointError: the section is malformed.
+    """
+    section = config.get("pixel_budget")
+    if section is None:
+        return TRAINING_BUDGET
+    names = {field.name: field.type for field in fields(PixelBudget)}
+    valid = isinstance(section, Mapping) and set(section) == set(names)
+    if not valid or any(type(section[name]).__name__ != kind for name, kind in names.items()):
+        raise CheckpointError(
+            f"The section pixel_budget of config.json is {section!r}; expected an object with min_px and max_px "
+            "(whole numbers) and pil_resize (true or false)."
+        )
+    try:
+        return PixelBudget(**section)
+    except ConfigurationError as error:
+        raise CheckpointError(f"The section pixel_budget of config.json is not usable: {error}") from error
 
 
 def _from_section(section: object) -> VggtConfig:

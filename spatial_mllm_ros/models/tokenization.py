@@ -69,6 +69,11 @@ class ChatTokenizer:
         """The token for padding."""
         return self.control_id(PAD)
 
+    @property
+    def size(self) -> int:
+        """1 + the largest token id."""
+        return 1 + max(self._full.get_vocab(with_added_tokens=True).values())
+
     def control_id(self, name: str) -> int:
         """Id of one of ``CONTROL_TOKENS``."""
         token: int | None = self._full.token_to_id(name)
@@ -109,11 +114,10 @@ class ChatTokenizer:
                     f"{TOKENIZER_NAME} gives {name} the id {self.control_id(name)}, config.json {expected}; the two "
                     "files are of different models. Fetch both from one source."
                 )
-        largest = max(self._full.get_vocab(with_added_tokens=True).values())
-        if largest >= vocabulary:
+        if self.size > vocabulary:
             raise CheckpointError(
-                f"{TOKENIZER_NAME} has token ids up to {largest}, the model a vocabulary of {vocabulary}; the files "
-                "are of different models. Fetch both from one source."
+                f"{TOKENIZER_NAME} has token ids up to {self.size - 1}, the model a vocabulary of {vocabulary}; "
+                "the files are of different models. Fetch both from one source."
             )
 
     def to_json(self) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from spatial_mllm_ros.answering.fused import FusedAnswerModel
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
-from spatial_mllm_ros.models.preparation import TRAINING_BUDGET, prepare_video
+from spatial_mllm_ros.models.preparation import TRAINING_BUDGET, PixelBudget, prepare_video
 from spatial_mllm_ros.models.prompts import build_inputs
 from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
 
@@ -24,6 +26,18 @@ def loaded(tmp_path_factory):
 def frames():
     random = np.random.default_rng(3)
     return [Frame(stamp_ns=1 + i, rgb=random.integers(0, 256, (60, 84, 3), dtype=np.uint8)) for i in range(3)]
+
+
+def test_frames_are_prepared_at_the_sizes_that_the_checkpoint_was_trained_with(loaded, frames):
+    small = replace(loaded, budget=PixelBudget(min_px=28 * 28, max_px=56 * 84, pil_resize=True))
+    generation = FusedAnswerModel(small, max_new_tokens=3).generate(QUESTION, frames, should_stop=lambda: False)
+    prepared = prepare_video([frame.rgb for frame in frames], small.budget)
+    assert (prepared.height_px, prepared.width_px) == (56, 84)
+    inputs = build_inputs(loaded.tokenizer, prepared, generation.prompt)
+    with torch.inference_mode():
+        embeds = loaded.model.visual_embeddings(prepared)
+        ids = loaded.model.generate(**inputs.for_generate(), visual_embeds=embeds, do_sample=False, max_new_tokens=3)
+    assert loaded.tokenizer.decode(ids[0, inputs.prompt_length :]).strip() == generation.text
 
 
 def test_the_text_is_the_greedy_one_and_its_confidence_that_of_its_tokens(loaded, frames):

@@ -1,0 +1,65 @@
+"""Commands about weights: fetch them, look into them, compare with reference outputs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `verify-reference`, `fetch` and `inspect`."""
+    verify = commands.add_parser("verify-reference", help="compare our models with reference outputs")
+    verify.add_argument("dir", type=Path, help="folder laid out like the reference outputs")
+    verify.add_argument("--json", type=Path, help="also write the table as JSON")
+    verify.set_defaults(run=_verify_reference)
+
+    fetch = commands.add_parser("fetch", help="download published weights: resumable, hashes checked")
+    fetch.add_argument("name", nargs="?", help="a name from the list that comes without one, or OWNER/REPOSITORY")
+    fetch.add_argument("--out", type=Path, help="folder (default: checkpoints/NAME)")
+    fetch.add_argument("--revision", help="commit, branch or tag (default: the newest)")
+    fetch.add_argument("--accept-licence", action="store_true", help="you have read the licence shown, and accept it")
+    fetch.set_defaults(run=_fetch)
+
+    inspect = commands.add_parser("inspect", help="say what a checkpoint folder holds and whether it would load")
+    inspect.add_argument("dir", type=Path, help="folder with config.json and safetensors files")
+    inspect.add_argument("--json", type=Path, help="also write it as JSON")
+    inspect.set_defaults(run=_inspect)
+
+
+def _verify_reference(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.evaluation.verify_reference import run
+
+    return run(arguments.dir, arguments.json)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.models.fetch import PUBLISHED, fetch
+
+    if arguments.name is None:
+        for name, published in PUBLISHED.items():
+            print(f"{name:26} {published.repository:42} {published.terms}")
+        return 0
+    fetched = fetch(
+        arguments.name,
+        arguments.out or Path("checkpoints") / arguments.name.replace("/", "--"),
+        accept_licence=arguments.accept_licence,
+        revision=arguments.revision,
+    )
+    print(
+        f"{fetched.folder}: {len(fetched.sha256)} files of {fetched.repository} at {fetched.revision}, hashes checked."
+    )
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from spatial_mllm_ros.models.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(arguments.dir)
+    print(found.in_words())
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+    return 0 if found.loads else 1

@@ -1,0 +1,63 @@
+"""Commands that train models."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `train`."""
+    from spatial_mllm_ros.training.config import GeometryConfig, SftConfig
+    from spatial_mllm_ros.training.config_cli import add_options
+
+    train = commands.add_parser("train", help="train a model: new, geometry, sft")
+    stages = train.add_subparsers(title="stages", required=True, metavar="STAGE")
+    new = stages.add_parser("new", help="write a small model with fresh weights, to start from")
+    new.add_argument("out", type=Path, help="folder of the checkpoint")
+    new.add_argument("--seed", type=int, default=0, help="of all weights (default 0)")
+    new.add_argument(
+        "--text",
+        type=Path,
+        action="append",
+        default=[],
+        help="text or jsonl file for the tokenizer to learn from",
+    )
+    new.add_argument("--vocabulary", type=int, default=1024, help="tokens of the tokenizer (default 1024)")
+    new.set_defaults(run=_train_new)
+    geometry = stages.add_parser("geometry", help="train VGGT on recordings with depth and poses", allow_abbrev=False)
+    add_options(geometry, GeometryConfig)
+    geometry.set_defaults(run=_train_geometry)
+    sft = stages.add_parser("sft", help="train Spatial-MLLM on questions and answers about videos", allow_abbrev=False)
+    add_options(sft, SftConfig)
+    sft.set_defaults(run=_train_sft)
+
+
+def _train_new(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.models.small_architecture import TINY_ROOMS, write_new_checkpoint
+    from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, text_lines, train_tokenizer
+
+    texts = (*spatial_question_corpus(), *text_lines(arguments.text))
+    tokenizer = train_tokenizer(texts, vocabulary=arguments.vocabulary)
+    write_new_checkpoint(arguments.out, TINY_ROOMS, tokenizer, licence="apache-2.0", seed=arguments.seed)
+    print(f"{arguments.out} holds a new model; next: spatial_mllm train geometry, then spatial_mllm train sft.")
+    return 0
+
+
+def _train_geometry(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.training.config import GeometryConfig
+    from spatial_mllm_ros.training.config_cli import config_from
+    from spatial_mllm_ros.training.geometry import run_geometry
+
+    print(run_geometry(config_from(arguments, GeometryConfig)))
+    return 0
+
+
+def _train_sft(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.training.config import SftConfig
+    from spatial_mllm_ros.training.config_cli import config_from
+    from spatial_mllm_ros.training.sft import run_sft
+
+    print(run_sft(config_from(arguments, SftConfig)))
+    return 0

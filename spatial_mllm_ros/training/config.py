@@ -1,0 +1,261 @@
+"""What can be set of a training run; `config_cli` makes the command line of it. No torch here: `--help` stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from spatial_mllm_ros.errors import ConfigurationError
+
+#: The parts of a Spatial-MLLM that can be trained. VGGT's heads do not take part in answering.
+PARTS = ("connector", "merger", "language", "vision", "spatial")
+#: What the paper trains: both vision encoders stay as they are (arXiv 2505.23747, section 4.2).
+PAPER_PARTS = ("connector", "merger", "language")
+
+
+def _check(owner: object, name: str, valid: bool, allowed: str) -> None:
+    if not valid:
+        kind, value = type(owner).__name__, getattr(owner, name)
+        raise ConfigurationError(f"{kind}.{name} is {value!r}; it must be {allowed}.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, where, and how it is written down.
+
+    Attributes:
+        out: folder of the run: configuration, losses, states, the finished checkpoint.
+        resume: go on with the run in that folder, exactly where its last state was written.
+        epochs: passes over the data; ignored where steps are given.
+        steps: optimiser steps; 0 counts them from the epochs.
+        batch_size: samples per device and forward pass.
+        accumulate: forward passes per optimiser step.
+        seed: of the order of the data and of everything random.
+        device: auto takes CUDA where there is one.
+        precision: bf16 keeps the trained weights in float32 and computes in bfloat16; auto is bf16 on CUDA only.
+        threads: CPU threads; 0 leaves torch's default.
+        save_every: optimiser steps between states to resume from; 0 writes one at the end only.
+        keep_states: how many of them are kept.
+        save_dtype: of the finished checkpoint; source keeps that of the checkpoint it started from.
+    """
+
+    out: Path
+    resume: bool = False
+    epochs: float = 1.0
+    steps: int = 0
+    batch_size: int = 1
+    accumulate: int = 8
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    threads: int = 0
+    save_every: int = 200
+    keep_states: int = 2
+    save_dtype: Literal["source", "float32", "float16", "bfloat16"] = "source"
+
+    def __post_init__(self) -> None:
+        _check(self, "epochs", self.epochs > 0, "above 0")
+        for name in ("steps", "threads", "save_every", "seed"):
+            _check(self, name, getattr(self, name) >= 0, "0 or above")
+        for name in ("batch_size", "accumulate", "keep_states"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up and a cosine to ``final_factor``.
+
+    Attributes:
+        weight_decay: on matrices; norms, biases and single tokens have none.
+        beta1, beta2: of AdamW.
+        clip: largest norm of the whole gradient; 0 does not clip.
+        warm_up: share of the steps in which the rates rise.
+        final_factor: what the rates end at, over their peak.
+    """
+
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float = 1.0
+    warm_up: float = 0.03
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("weight_decay", "clip"):
+            _check(self, name, getattr(self, name) >= 0, "0 or above")
+        for name in ("beta1", "beta2", "warm_up"):
+            _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _check(self, "final_factor", 0 <= self.final_factor <= 1, "in [0, 1]")
+
+
+@dataclass(frozen=True)
+class PartRates:
+    """Peak learning rates per part; the defaults are those of v1.1's training.
+
+    Attributes:
+        connector: of the layers between spatial encoder and language model.
+        merger: of the last layers of Qwen's vision encoder.
+        language: of the language model.
+        vision: of the rest of Qwen's vision encoder, where it is trained.
+        spatial: of VGGT's aggregator, where it is trained.
+    """
+
+    connector: float = 2e-5
+    merger: float = 2e-5
+    language: float = 7e-6
+    vision: float = 7e-6
+    spatial: float = 7e-6
+
+    def __post_init__(self) -> None:
+        for name in PARTS:
+            _check(self, name, getattr(self, name) > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class SftModelConfig:
+    """What is trained.
+
+    Attributes:
+        checkpoint: folder of the Spatial-MLLM to start from.
+        trained: its parts that change; the others are frozen. The word all means every part.
+        gradient_checkpointing: compute the activations of Qwen's layers again in the backward pass, to save memory.
+    """
+
+    checkpoint: Path
+    trained: tuple[str, ...] = PAPER_PARTS
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trained == ("all",):
+            object.__setattr__(self, "trained", PARTS)
+        known = bool(self.trained) and set(self.trained) <= set(PARTS)
+        _check(self, "trained", known, f"'all' or some of {', '.join(PARTS)}")
+
+
+@dataclass(frozen=True)
+class SftDataConfig:
+    """Questions and answers about videos and images.
+
+    Attributes:
+        files: jsonl files whose lines have video or image, and conversations of from (human, gpt) and value.
+        media_root: folder that relative media paths start at; none means the folder of each file.
+        frames: of a video that the model sees, spread evenly.
+        max_tokens: a sample longer than this is left out and reported.
+        questions_per_video: up to so many lines about one video share its visual tokens in one forward pass. Each
+            question sees the video and itself only, so the losses are those of the lines by themselves.
+        workers: threads that read and prepare the next step's media; 0 reads when it is needed.
+    """
+
+    files: tuple[Path, ...]
+    media_root: Path | None = None
+    frames: int = 16
+    max_tokens: int = 8192
+    questions_per_video: int = 1
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        _check(self, "files", bool(self.files), "at least one file")
+        for name in ("frames", "max_tokens", "questions_per_video"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+        _check(self, "workers", self.workers >= 0, "0 or above")
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Supervised fine-tuning on conversations."""
+
+    model: SftModelConfig
+    data: SftDataConfig
+    run: RunConfig
+    rates: PartRates = field(default_factory=PartRates)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+
+@dataclass(frozen=True)
+class GeometryModelConfig:
+    """What is trained.
+
+    Attributes:
+        checkpoint: folder of a VGGT or of a Spatial-MLLM, whose VGGT is trained and whose rest is kept.
+        learning_rate: peak, of all of VGGT.
+    """
+
+    checkpoint: Path
+    learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        _check(self, "learning_rate", self.learning_rate > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class GeometryDataConfig:
+    """Recordings with depth and poses; a generator of batches takes frames and width_px from here as well.
+
+    Attributes:
+        recordings: RGB-D folders.
+        frames: per sample; the first one is the reference.
+        longest_step: most recorded frames between two frames of a sample.
+        width_px: of the images as VGGT sees them, a multiple of 14; the height keeps the aspect.
+        held_out: share of the end of every recording that is measured on instead of trained on.
+    """
+
+    recordings: tuple[Path, ...] = ()
+    frames: int = 8
+    longest_step: int = 10
+    width_px: int = 224
+    held_out: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check(self, "frames", self.frames >= 2, "at least 2")
+        _check(self, "longest_step", self.longest_step >= 1, "at least 1")
+        _check(self, "width_px", self.width_px >= 14 and self.width_px % 14 == 0, "a multiple of 14")
+        _check(self, "held_out", 0 <= self.held_out < 1, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class GeometryLossConfig:
+    """The loss of VGGT (arXiv 2503.11651, section 3.3) with its weights.
+
+    Attributes:
+        scale: metric divides all lengths by unit_m, so that the model learns metres; normalised divides each sample by
+            the mean distance of its points from the first camera, as the published model was trained.
+        unit_m: length that the model calls 1, where the scale is metric.
+        camera, depth, points: weights of the three losses.
+        gradient: weight of the differences between neighbouring pixels, in the losses of depth and points.
+        confidence: weight of the logarithm that keeps confidences from sinking to their lowest value.
+        refinement_decay: weight of a camera refinement step over that of the next one.
+        huber: error of a camera number at which its loss goes from squared to linear.
+        measure_every: optimiser steps between measurements on held-out samples; 0 measures at the end only.
+        measure_samples: how many held-out samples a measurement takes.
+    """
+
+    scale: Literal["metric", "normalised"] = "metric"
+    unit_m: float = 1.0
+    camera: float = 5.0
+    depth: float = 1.0
+    points: float = 1.0
+    gradient: float = 1.0
+    confidence: float = 0.2
+    refinement_decay: float = 0.6
+    huber: float = 0.1
+    measure_every: int = 200
+    measure_samples: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("camera", "depth", "points", "gradient", "confidence", "measure_every"):
+            _check(self, name, getattr(self, name) >= 0, "0 or above")
+        for name in ("unit_m", "huber", "refinement_decay"):
+            _check(self, name, getattr(self, name) > 0, "above 0")
+        _check(self, "measure_samples", self.measure_samples >= 1, "at least 1")
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """Training of VGGT on exact depth, points and poses."""
+
+    model: GeometryModelConfig
+    run: RunConfig
+    data: GeometryDataConfig = field(default_factory=GeometryDataConfig)
+    loss: GeometryLossConfig = field(default_factory=GeometryLossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -1,0 +1,230 @@
+"""The folder of a training run: what was run on what, every step's figures, bad samples, states to resume from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spatial_mllm_ros.errors import SampleRejectedError, TrainingError
+from spatial_mllm_ros.training.config_cli import changed_options
+
+_LOG = logging.getLogger(__name__)
+_PACKAGES = ("spatial-mllm-ros", "torch", "transformers", "accelerate", "deepspeed", "numpy", "tokenizers")
+_DESCRIPTION = "run.json"
+_STATES = "states"
+_STATE_PREFIX = "step-"
+#: Options that may change when a run goes on: they say where and how it runs, not what comes out.
+_MAY_CHANGE = frozenset(
+    f"run.{name}" for name in ("out", "resume", "device", "threads", "save_every", "keep_states", "save_dtype")
+) | {"data.workers", "loss.measure_every", "loss.measure_samples"}
+
+
+class RunFolder:
+    """Writes run.json, metrics.jsonl and states/, each so that a kill at any moment leaves it usable.
+
+    Args:
+        path: the folder.
+        description: becomes run.json: at least ``config`` (nested plain values) and ``data`` (hashes).
+        resume: go on with the run that is there; a folder without one is started.
+
+    Raises:
+        TrainingError: the folder holds a run already and ``resume`` is off, or holds another run.
+    """
+
+    def __init__(self, path: Path, description: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = path
+        self._metrics = path / "metrics.jsonl"
+        self._description = path / _DESCRIPTION
+        self._states = path / _STATES
+        refuse_a_run(path, resume=resume)
+        if self._description.is_file():
+            self._check_same(json.loads(self._description.read_text(encoding="utf-8")), description)
+        self._states.mkdir(parents=True, exist_ok=True)
+        for leftover in self._states.glob("*.part"):
+            shutil.rmtree(leftover)
+        if not self._description.is_file():
+            content = {**description, "versions": versions(), "machine": machine()}
+            _write_whole(self._description, json.dumps(content, indent=2) + "\n")
+
+    def part_for(self, step: int) -> Path:
+        """An empty folder to write the state after ``step`` steps to; ``finish_state`` makes it count."""
+        part = self._states / f"{_STATE_PREFIX}{step:09d}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        return part
+
+    def finish_state(self, part: Path, keep: int) -> None:
+        """Gives a written state its name, and removes all but the ``keep`` newest ones."""
+        for file in part.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        final = part.with_suffix("")
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+        _flush(self._states)
+        for old in states_of(self.path)[:-keep]:
+            shutil.rmtree(old)
+
+    def rewind(self, step: int) -> None:
+        """Drops the figures of steps after ``step``, which a resumed run is going to make again."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        _write_whole(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Adds the figures of one step (``step`` counts from 1)."""
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All rows logged so far; a last line cut short by a kill is left out."""
+        rows: list[dict[str, Any]] = []
+        if self._metrics.is_file():
+            for line in self._metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+    def _check_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        wanted = json.loads(json.dumps(new))
+        changed = [name for name in changed_options(old["config"], wanted["config"]) if name not in _MAY_CHANGE]
+        if changed:
+            raise TrainingError(
+                f"{self.path} holds a run with other values of {', '.join(changed)}; go on with the same options, or "
+                "choose another folder."
+            )
+        differing = [name for name, digest in wanted["data"].items() if old["data"].get(name) != digest]
+        if differing or len(old["data"]) != len(wanted["data"]):
+            raise TrainingError(
+                f"{self.path} holds a run on other data: {', '.join(differing) or 'files are missing'} changed since "
+                "it was started. Start a new run."
+            )
+
+
+class BadSamples:
+    """Counts samples that were left out, and writes each once, with file, line, cause and a sentence.
+
+    Several threads may report.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._seen: set[tuple[str, int]] = set()
+        self.counts: Counter[str] = Counter()
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    break
+                self._count(row["file"], row["line"], row["cause"])
+
+    def report(self, file: Path, line: int, error: SampleRejectedError) -> None:
+        """Writes a sample down, unless it was before."""
+        with self._lock:
+            if not self._count(str(file), line, error.cause):
+                return
+            row = {"file": str(file), "line": line, "cause": error.cause, "message": str(error)}
+            with self._path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row) + "\n")
+        if self.counts[error.cause] <= 3:
+            _LOG.warning("%s, line %d is left out (%s): %s", file, line, error.cause, error)
+
+    def _count(self, file: str, line: int, cause: str) -> bool:
+        new = (file, line) not in self._seen
+        if new:
+            self._seen.add((file, line))
+            self.counts[cause] += 1
+        return new
+
+    @property
+    def total(self) -> int:
+        """How many samples were left out."""
+        return sum(self.counts.values())
+
+
+def refuse_a_run(path: Path, *, resume: bool) -> None:
+    """Refuses a folder that holds a run which is not to be resumed, before anything is written to it.
+
+    Raises:
+        TrainingError: it does.
+    """
+    if not resume and (path / _DESCRIPTION).is_file():
+        raise TrainingError(f"{path} holds a run already; add --run.resume to go on with it, or choose another folder.")
+
+
+def states_of(run: Path) -> list[Path]:
+    """The folders of a run's whole states, oldest first; ``step_of`` tells how many steps each has behind it."""
+    return sorted(path for path in (run / _STATES).glob(f"{_STATE_PREFIX}*") if path.suffix != ".part")
+
+
+def step_of(state: Path) -> int:
+    """How many optimiser steps a state has behind it."""
+    return int(state.name.removeprefix(_STATE_PREFIX))
+
+
+def draw_losses(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
+    """A picture of the loss over the steps, each step's and smoothed, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+    smooth, value = [], None
+    for loss in losses:
+        value = loss if value is None else 0.95 * value + 0.05 * loss
+        smooth.append(value)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(steps, losses, color="0.75", linewidth=0.8, label="each step")
+    axes.plot(steps, smooth, color="tab:blue", label="smoothed")
+    axes.set(xlabel="optimiser step", ylabel="loss", title=title)
+    axes.legend()
+    part = path.with_suffix(".part")
+    figure.savefig(part, format="png", dpi=110)
+    part.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what comes out."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the run started on."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"system": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    _flush(part)
+    part.replace(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""Conversations to token batches: which tokens are learned, who sees whom, where each stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from spatial_mllm_ros.errors import QuestionError, SampleRejectedError
+from spatial_mllm_ros.models.mrope import MropeRule, mrope_position_ids
+from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
+from spatial_mllm_ros.models.prompts import context_ids, question_ids
+from spatial_mllm_ros.models.tokenization import TURN_END, TURN_START, ChatTokenizer
+
+IGNORED = -100  # label of tokens that are not learned
+_CONTEXT, _PADDING = 0, -1
+
+
+@dataclass(frozen=True, eq=False)
+class Dialogue:
+    """Tokens after the context: questions and answers in turn, and which of them are learned.
+
+    Attributes:
+        ids: token ids.
+        labels: the same ids where a token belongs to an answer or ends it, else IGNORED.
+    """
+
+    ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class SftBatch:
+    """What one forward pass takes.
+
+    Attributes:
+        input_ids: int64 [B, L], padded on the right.
+        labels: int64 [B, L], IGNORED where nothing is learned.
+        position_ids: int64 [3, B, L].
+        attention_mask: None where every token may look back at every token before it; int64 [B, L] with 0 at padding;
+            or bool [B, 1, L, L] where dialogues share a context.
+        prepared: the media of the rows, in order.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    prepared: tuple[PreparedVideo | PreparedImage, ...]
+
+    @property
+    def learned_tokens(self) -> int:
+        """How many tokens the loss is a sum over."""
+        return int((self.labels != IGNORED).sum())
+
+
+def encode_dialogue(tokenizer: ChatTokenizer, turns: Sequence[tuple[str, str]]) -> Dialogue:
+    """Questions and answers in Qwen's chat layout, beginning after the frames in the user's first turn.
+
+    Learned are the answers and the token that ends each of them.
+
+    Raises:
+        SampleRejectedError: a text that cannot be encoded.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    try:
+        for number, (question, answer) in enumerate(turns):
+            again = [*tokenizer.encode_text("\n"), tokenizer.control_id(TURN_START), *tokenizer.encode_text("user\n")]
+            asked = [*(again if number else []), *question_ids(tokenizer, question)]
+            answered = [*tokenizer.encode_text(answer), tokenizer.control_id(TURN_END)]
+            ids += asked + answered
+            labels += [IGNORED] * len(asked) + answered
+    except QuestionError as error:
+        raise SampleRejectedError("text", str(error)) from error
+    return Dialogue(ids, labels)
+
+
+def build_batch(
+    tokenizer: ChatTokenizer,
+    rows: Sequence[tuple[PreparedVideo | PreparedImage, Sequence[Dialogue]]],
+    rule: MropeRule,
+) -> SftBatch:
+    """One batch; each row is a video or image with one or more dialogues about it.
+
+    Several dialogues of a row share the context's tokens: each sees the context and itself, and stands at the positions
+    that it would have alone (so the row's loss is the sum of theirs).
+    """
+    built = [_row(tokenizer, prepared, dialogues, rule) for prepared, dialogues in rows]
+    length = max(ids.shape[0] for ids, *_ in built)
+    count = len(built)
+    input_ids = torch.full((count, length), tokenizer.pad_id)
+    labels = torch.full((count, length), IGNORED)
+    positions = torch.ones((3, count, length), dtype=torch.long)
+    owner = torch.full((count, length), _PADDING)
+    for row, (ids, learned, places, blocks) in enumerate(built):
+        size = ids.shape[0]
+        input_ids[row, :size], labels[row, :size], owner[row, :size] = ids, learned, blocks
+        positions[:, row, :size] = places
+    return SftBatch(input_ids, labels, positions, _mask(owner), tuple(prepared for prepared, _ in rows))
+
+
+def _row(
+    tokenizer: ChatTokenizer,
+    prepared: PreparedVideo | PreparedImage,
+    dialogues: Sequence[Dialogue],
+    rule: MropeRule,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids [L], labels [L], positions [3, L], and whose each token is [L]: 0 the context's, n the n-th dialogue's."""
+    context = context_ids(tokenizer, prepared)
+    is_video = isinstance(prepared, PreparedVideo)
+    grid = prepared.video_grid_thw if isinstance(prepared, PreparedVideo) else prepared.image_grid_thw
+    places, _ = mrope_position_ids(
+        torch.tensor([context]),
+        None,
+        rule,
+        video_grid_thw=grid if is_video else None,
+        image_grid_thw=None if is_video else grid,
+    )
+    after = int(places.max()) + 1
+    ids, labels, blocks = list(context), [IGNORED] * len(context), [_CONTEXT] * len(context)
+    positions = [places[:, 0]]
+    for number, dialogue in enumerate(dialogues, 1):
+        ids += dialogue.ids
+        labels += dialogue.labels
+        blocks += [number] * len(dialogue.ids)
+        positions.append(torch.arange(after, after + len(dialogue.ids)).expand(3, -1))
+    return torch.tensor(ids), torch.tensor(labels), torch.cat(positions, dim=1), torch.tensor(blocks)
+
+
+def _mask(owner: torch.Tensor) -> torch.Tensor | None:
+    if int(owner.max()) <= 1:
+        padded = owner == _PADDING
+        return (~padded).long() if bool(padded.any()) else None
+    length = owner.shape[1]
+    looks_back = torch.ones(length, length, dtype=torch.bool).tril()
+    # Padding looks at padding, so that no row of the attention is empty.
+    may_see = (owner[:, :, None] == owner[:, None, :]) | ((owner == _CONTEXT)[:, None, :] & (owner > 0)[:, :, None])
+    return (looks_back & may_see)[:, None]

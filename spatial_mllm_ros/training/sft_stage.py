@@ -1,0 +1,160 @@
+"""Fine-tuning's side of the training loop: which samples make a step, read ahead, bad ones replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from spatial_mllm_ros.datasets.clips import read_clip, read_image
+from spatial_mllm_ros.errors import ConfigurationError, SampleRejectedError, SourceError, TrainingError
+from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
+from spatial_mllm_ros.models.preparation import (
+    PreparedImage,
+    PreparedVideo,
+    prepare_image,
+    prepare_video,
+    training_frame_indices,
+)
+from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
+from spatial_mllm_ros.training.optimiser import parameter_groups
+from spatial_mllm_ros.training.run_folder import BadSamples
+from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft_data import Conversation, ConversationFiles, shuffled
+from spatial_mllm_ros.training.sft_model import SftObjective, part_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Row = tuple[PreparedVideo | PreparedImage, list[Dialogue]]
+
+
+class SftStage:
+    """Data, objective and parameter groups of the stage; see ``loop.Stage``.
+
+    A sample that turns out bad when it is read is reported, and the next one in the order takes its place, so that
+    every process always has its batches.
+    """
+
+    name = "sft"
+
+    def __init__(self, loaded: LoadedSpatialMllm, config: SftConfig, bad: BadSamples) -> None:
+        self.objective = SftObjective(loaded.model)
+        self.bad = bad
+        self.files = ConversationFiles(config.data.files, config.data.media_root, bad)
+        self._loaded = loaded
+        self._config = config
+        self._groups = self.files.groups(config.data.questions_per_video)
+        self._pool = ThreadPoolExecutor(config.data.workers) if config.data.workers else None
+        self._ahead: dict[tuple[int, int], Future[Row]] = {}
+
+    def __enter__(self) -> SftStage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def steps_for(self, epochs: float, ranks: int) -> int:
+        """Optimiser steps for so many passes over the data, the last one rounded up."""
+        samples = epochs * len(self._groups)
+        return max(1, -int(-samples // (self._config.run.batch_size * self._config.run.accumulate * ranks)))
+
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """See loop.Stage."""
+        rates = vars(self._config.rates)
+        named = ((part_of(name), name, p) for name, p in self._loaded.model.named_parameters() if p.requires_grad)
+        return parameter_groups(((part, name, p) for part, name, p in named if part), rates, weight_decay)
+
+    def batches(self, step: int, rank: int, ranks: int) -> list[SftBatch]:
+        """See loop.Stage."""
+        rows = [future() for future in self._rows(step, rank, ranks)]
+        self._read_ahead(step + 1, rank, ranks)
+        size = self._config.run.batch_size
+        rule, tokenizer = self._loaded.model.model.mrope_rule, self._loaded.tokenizer
+        return [build_batch(tokenizer, rows[start : start + size], rule) for start in range(0, len(rows), size)]
+
+    def weight(self, batch: SftBatch) -> float:
+        """See loop.Stage."""
+        return batch.learned_tokens
+
+    def notes(self) -> dict[str, Any]:
+        """See loop.Stage."""
+        return {"bad_samples": self.bad.total}
+
+    def after_step(self, step: int, total: int, model: nn.Module, accelerator: Accelerator) -> dict[str, Any]:
+        """See loop.Stage."""
+        return {}
+
+    def _slots(self, step: int, rank: int, ranks: int) -> range:
+        per_rank = self._config.run.batch_size * self._config.run.accumulate
+        start = (step * ranks + rank) * per_rank
+        return range(start, start + per_rank)
+
+    def _rows(self, step: int, rank: int, ranks: int) -> Iterator[Callable[[], Row]]:
+        for slot in self._slots(step, rank, ranks):
+            ahead = self._ahead.pop((step, slot), None)
+            yield ahead.result if ahead is not None else partial(self._row, slot)
+
+    def _read_ahead(self, step: int, rank: int, ranks: int) -> None:
+        if self._pool is not None:
+            self._ahead = {(step, slot): self._pool.submit(self._row, slot) for slot in self._slots(step, rank, ranks)}
+
+    def _row(self, slot: int) -> Row:
+        """The sample at a place in the endless order of the data, or the next good one."""
+        count = len(self._groups)
+        epoch, place = divmod(slot, count)
+        order = shuffled(count, self._config.run.seed, epoch)
+        for later in range(count):
+            group = self._groups[int(order[(place + later) % count])]
+            if row := self._group_row(group):
+                return row
+        raise TrainingError(
+            f"Not one sample of the data can be used: {dict(self.bad.counts)}; the file bad_samples.jsonl of the run "
+            "says why for each."
+        )
+
+    def _group_row(self, group: Sequence[int]) -> Row | None:
+        """The lines of a group that can be used, or None."""
+        prepared: PreparedVideo | PreparedImage | None = None
+        dialogues: list[Dialogue] = []
+        for index in group:
+            try:
+                conversation = self.files[index]
+                if prepared is None:
+                    prepared = load_media(conversation, self._config.data, self._loaded)
+                dialogue = encode_dialogue(self._loaded.tokenizer, conversation.turns)
+                self._check_length(prepared, dialogue)
+                dialogues.append(dialogue)
+            except SampleRejectedError as error:
+                self.bad.report(*self.files.where(index), error)
+        return (prepared, dialogues) if prepared is not None and dialogues else None
+
+    def _check_length(self, prepared: PreparedVideo | PreparedImage, dialogue: Dialogue) -> None:
+        length, most = prepared.token_count + len(dialogue.ids), self._config.data.max_tokens
+        if length > most:
+            raise SampleRejectedError(
+                "too_long",
+                f"The sample has {length} tokens ({prepared.token_count} of them visual); at most {most} are allowed "
+                "(data.max_tokens). Use fewer frames or shorten it.",
+            )
+
+
+def load_media(
+    conversation: Conversation, data: SftDataConfig, loaded: LoadedSpatialMllm
+) -> PreparedVideo | PreparedImage:
+    """The frames that a conversation is about, as the model sees them.
+
+    Raises:
+        SampleRejectedError: cause ``media``.
+    """
+    try:
+        if conversation.is_image:
+            return prepare_image(read_image(conversation.media), loaded.budget)
+        frames = read_clip(conversation.media, lambda total: training_frame_indices(total, min(total, data.frames)))
+        return prepare_video(frames, loaded.budget)
+    except (SourceError, ConfigurationError) as error:
+        raise SampleRejectedError("media", str(error)) from error
