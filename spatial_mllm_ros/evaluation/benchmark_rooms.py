@@ -33,7 +33,7 @@ def rooms_rows(*, seconds: float = 4.0, worlds: int = _WORLDS) -> list[dict[str,
     for device in devices:
         packed = pack_worlds(made).to(device)
         for (width, height), aim in _AIMS.items():
-            per_world = 16 if device == "cuda" else max(2, 40_000 // (width * height))
+            per_world = 16 if device == "cuda" else max(3, 151_000 // (width * height))
             at = (np.arange(per_world) + 0.5) / per_world
             poses = np.concatenate([walk.poses(at * walk.duration_s) for walk in walks])
             pose = torch.from_numpy(poses).to(device)

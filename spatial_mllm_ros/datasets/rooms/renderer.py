@@ -20,7 +20,7 @@ from spatial_mllm_ros.datasets.rooms.shading import shade_pixels
 from spatial_mllm_ros.errors import ConfigurationError
 
 #: Pixels rendered at a time on a CPU: the lists of pairs stay in the caches.
-_CPU_CHUNK_PX = 120_000
+_CPU_CHUNK_PX = 160_000
 _GPU_CHUNK_PX = 16_000_000
 _NOTHING = (0x7F800000 << 32) | 0xFFFFFFFF  # infinite depth, no pair
 
