@@ -57,3 +57,17 @@ class EncoderError(SpatialMllmError):
     """The spatial encoder failed on a window of frames, or gave values that cannot be used."""
 
     code = "ENCODER"
+
+
+class EngineError(SpatialMllmError):
+    """An exported model or a built engine cannot be made, trusted or run.
+
+    ``cause`` is a short machine-readable word: ``missing``, ``truncated``, ``tampered``, ``stale``, ``foreign``,
+    ``unsafe``, ``unavailable``, ``export``, ``build``, ``parity``, ``run``, ``numbers``, ``shape``.
+    """
+
+    code = "ENGINE"
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
