@@ -19,14 +19,15 @@ class TorchBackend:
         vggt: in evaluation mode. The backend does not own it: ``close`` leaves it as it is.
         compiled: through ``torch.compile``. Each image size is compiled once, when it is first asked for, which takes a
             minute or more and a C++ compiler on the CPU; then any number of frames from 2 up is served by one graph.
+        compiler: back end of ``torch.compile``.
     """
 
-    def __init__(self, vggt: VGGT, *, compiled: bool = False) -> None:
+    def __init__(self, vggt: VGGT, *, compiled: bool = False, compiler: str = "inductor") -> None:
         self.name = "torch-compiled" if compiled else "torch"
         self._vggt: VGGT | None = vggt
         self._run: Callable[..., VggtPrediction] = vggt
         if compiled:
-            self._run = torch.compile(vggt.forward)
+            self._run = torch.compile(vggt.forward, backend=compiler)
 
     def refusal(self, image_shape: tuple[int, ...], outputs: Collection[VggtOutput]) -> str:
         """See ``EngineBackend``."""

@@ -109,8 +109,6 @@ def test_equal_images_give_equal_results_whatever_came_between(backend):
     [(3, HEIGHT, WIDTH), (2, 3, 3, HEIGHT, WIDTH), (1, 3, 3, HEIGHT, WIDTH + 1), (1, 0, 3, HEIGHT, WIDTH)],
 )
 def test_a_shape_that_is_refused_is_refused_before_and_in_the_call(backend, shape):
-    if shape[1] == 0 and isinstance(backend, TorchBackend) is False and "fake" in backend.name:
-        pytest.skip("the profile says it")
     assert backend.refusal(shape, GEOMETRY)
     with pytest.raises(EngineError, match="cannot take this request") as caught:
         backend(torch.zeros(shape), GEOMETRY)
@@ -129,7 +127,7 @@ def test_it_is_closed_for_good_and_may_be_closed_twice(backend):
         backend(clip(3), GEOMETRY)
 
 
-# -- what only some of them can do wrong ---------------------------------------------------------------------------------
+# -- what only some of them can do wrong -------------------------------------------------------------------------------
 
 
 def test_an_export_that_was_changed_is_not_loaded(geometry_export, tmp_path):

@@ -78,7 +78,7 @@ def test_running_out_of_memory_is_for_the_caller_who_can_take_fewer_frames():
 
 def test_where_all_fail_the_weights_are_to_blame_and_nobody_is_put_aside():
     chain = BackendChain([Named("engine", breaks_at=1), Named("torch", breaks_at=1)])
-    with pytest.raises(EngineError, match="engine gave 1 of 4704 .* torch gave 1 of 4704"):
+    with pytest.raises(EngineError, match=r"engine gave 1 of 4704 .* torch gave 1 of 4704"):
         chain(clip(), GEOMETRY)
     assert (chain.name, chain.fault) == ("engine > torch", "")
 
