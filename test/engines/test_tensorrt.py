@@ -1,4 +1,4 @@
-"""TensorRT against a stand-in with its interface, and TensorRT-RTX, which builds without a GPU, where it is installed."""
+"""TensorRT against a stand-in, and TensorRT-RTX, which builds without a GPU, where that is installed."""
 
 import importlib
 import logging
