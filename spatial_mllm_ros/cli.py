@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.set_defaults(run=_benchmark)
 
     _add_rooms(commands)
+    _add_engine_commands(commands)
     return parser
 
 
@@ -86,6 +87,35 @@ def _add_rooms(commands: Any) -> None:
         action.add_argument("--split", default="val", choices=("train", "val", "test"))
         action.add_argument("--first", type=int, default=0, help="number of the first world in the split (default 0)")
         action.add_argument("--worlds", type=int, default=worlds, help=f"how many worlds (default {worlds})")
+
+
+def _add_engine_commands(commands: Any) -> None:
+    engine = commands.add_parser("engine", help="the spatial encoder in other runtimes: export, build, check")
+    actions = engine.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    export = actions.add_parser("export", help="write ONNX models of the spatial encoder, compared with torch")
+    export.add_argument("plan", type=Path, help="profiles to export, e.g. engines/cpu.yaml")
+    export.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
+    export.add_argument("--out", type=Path, help="folder for the exports; default: the user's cache folder")
+    export.set_defaults(run=_engine_export)
+
+    build = actions.add_parser("build", help="build TensorRT engines of exports for this GPU")
+    build.add_argument("exports", type=Path, nargs="*", help="folders of exports; default: all in the user's cache")
+    build.set_defaults(run=_engine_build)
+
+    for name, text in (("list", "exports and engines of this user"), ("verify", "the same, comparing every byte")):
+        show = actions.add_parser(name, help=text)
+        show.set_defaults(run=_engine_show, verify=name == "verify")
+
+    prune = actions.add_parser("prune", help="remove engines that are of no use on this machine any more")
+    prune.add_argument("--all", action="store_true", help="remove all engines")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    prune.set_defaults(run=_engine_prune)
+    for action in (build, *(actions.choices[name] for name in ("list", "verify", "prune"))):
+        action.add_argument("--cache", type=Path, help="folder of engines; default: the user's cache folder")
+
+    budget = actions.add_parser("budget", help="operations and memory per number of frames; computed, not measured")
+    budget.set_defaults(run=lambda _arguments: _engine_budget())
 
 
 def _add_session_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +187,36 @@ def _rooms_page(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.evaluation.rooms_questions import run_page
 
     return run_page(arguments.out, arguments.split, arguments.first, arguments.worlds)
+
+
+def _engine_export(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.engines import commands
+
+    return commands.export(arguments.checkpoint, commands.ExportPlan.read(arguments.plan), arguments.out)
+
+
+def _engine_build(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.engines import commands
+
+    return commands.build(arguments.exports, arguments.cache)
+
+
+def _engine_show(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.engines import commands
+
+    return commands.show(arguments.cache, verify=arguments.verify)
+
+
+def _engine_prune(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.engines import commands
+
+    return commands.prune(arguments.cache, everything=arguments.all, dry_run=arguments.dry_run)
+
+
+def _engine_budget() -> int:
+    from spatial_mllm_ros.engines import commands
+
+    return commands.budget()
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:

@@ -97,8 +97,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        parent = private_folder(cache_home()) if folder is None else None
-        self.folder = private_folder(parent / "engines" if parent is not None else Path(folder or ""))
+        self.folder = private_folder(cache_home() / "engines" if folder is None else folder)
 
     @property
     def timing_cache(self) -> Path:

@@ -31,13 +31,14 @@ def private_folder(folder: Path) -> Path:
     An engine is native code that runs when it is deserialised, so nobody else may be able to put one here.
 
     Raises:
-        EngineError: ``unsafe``: it is a link, belongs to another user, or others can write to it.
+        EngineError: ``unsafe``: it is a link, belongs to another user, or others can enter it, or exchange it because
+            the folder that it lies in is open to them (as a shared temporary folder is).
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        status = folder.lstat()
+        status, parent = folder.lstat(), folder.parent.stat()
     except OSError as error:
         raise EngineError("unsafe", f"The folder {folder} cannot be made or read: {error}.") from error
     if folder.is_symlink() or not folder.is_dir():
@@ -47,6 +48,12 @@ def private_folder(folder: Path) -> Path:
             "unsafe",
             f"{folder} has mode {status.st_mode & 0o777:04o} and owner {status.st_uid}; a folder of engines "
             f"must belong to this user and be closed to all others: chmod 700 {folder}.",
+        )
+    if parent.st_uid not in (0, os.getuid()) or parent.st_mode & 0o022:
+        raise EngineError(
+            "unsafe",
+            f"{folder} lies in {folder.parent}, which others can write to; choose a cache folder in a place of this "
+            "user's own.",
         )
     return folder
 

@@ -79,6 +79,14 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path, mode):
     assert caught.value.cause == "unsafe"
 
 
+def test_a_folder_in_a_shared_one_is_refused(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    with pytest.raises(EngineError, match="which others can write to") as caught:
+        EngineCache(tmp_path / "shared" / "engines")
+    assert caught.value.cause == "unsafe"
+
+
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "engines").symlink_to(tmp_path / "elsewhere")
