@@ -58,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
-    benchmark.add_argument("--only", choices=("selection", "node", "rooms"), help="measure only this part")
+    benchmark.add_argument("--only", choices=("selection", "node", "rooms", "encoder"), help="measure only this part")
+    benchmark.add_argument(
+        "--encoder-sizes",
+        default="tiny,mid",
+        help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
+    )
     benchmark.set_defaults(run=_benchmark)
 
     _add_rooms(commands)
@@ -233,6 +238,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         from spatial_mllm_ros.evaluation.benchmark_rooms import rooms_rows
 
         rows += rooms_rows()
+    if arguments.only in (None, "encoder"):
+        from spatial_mllm_ros.evaluation.benchmark_encoder import encoder_rows
+
+        rows += encoder_rows(arguments.encoder_sizes.split(","))
     report(rows, arguments.json)
     return 0
 

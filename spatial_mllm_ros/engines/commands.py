@@ -15,7 +15,7 @@ from spatial_mllm_ros.engines.cache import CachedEngine, EngineCache
 from spatial_mllm_ros.engines.cost_model import DEVICES, SHARE_OF_MEMORY, budget_table
 from spatial_mllm_ros.engines.exported import ExportedModel, exports_home, read_exported
 from spatial_mllm_ros.engines.parity import ParityRow, parity_table
-from spatial_mllm_ros.engines.profile import EngineProfile
+from spatial_mllm_ros.engines.profile import EngineProfile, Precision, ProfileKind
 from spatial_mllm_ros.engines.tensorrt_engines import TensorRtHere, best_for, check_against_sample, open_tensorrt
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
 from spatial_mllm_ros.models.checkpoints import load_spatial_encoder
@@ -122,7 +122,7 @@ def budget() -> int:
     """Prints what VGGT-1B costs per number of frames and precision; computed, not measured."""
     config = VggtConfig.vggt_1b(point_head=False)
     profiles = [
-        EngineProfile(kind, width, height, 2, 8, 128, precision)
+        EngineProfile(ProfileKind(kind), width, height, 2, 8, 128, Precision(precision))
         for kind, width, height in (("geometry", 518, 392), ("geometry", 518, 294), ("fusion", 644, 476))
         for precision in ("bf16", "fp32")
     ]
