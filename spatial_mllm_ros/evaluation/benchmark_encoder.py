@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
+from spatial_mllm_ros.datasets.rooms.world import split_seed
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.engines.backend import EngineBackend, tensors_of
 from spatial_mllm_ros.engines.export import ExportOptions, export_profile
@@ -152,7 +153,7 @@ def measure(name: str, size: Size) -> list[Row]:
         exported = _export(vggt, size, Path(folder)) if size.exported else None
         vggt.to(device)
         backends, opened_bytes = _open(vggt, size, exported)
-        images = _images(list(synthetic_clip(frame_count=size.frames, rate_hz=2.0)), size).to(device)
+        images = _images(_clip(size.frames), size).to(device)
         seconds, call_bytes = _timed(backends, images, size.calls)
         rows = []
         detail = (
@@ -279,7 +280,7 @@ def _parity_rows(
     if size.clip_frames and backend.name != "torch-compiled":  # other numbers of frames would be compiled anew
         ours, theirs = _selected(backend, size), _selected(reference, size)
         same = 100 * len(ours & theirs) / len(theirs)
-        detail = f"{size.selected} of {size.clip_frames} frames of the synthetic clip, {against}"
+        detail = f"{size.selected} of {size.clip_frames} frames of a generated room, {against}"
         rows.append(_row(f"{name}.same_frames_selected", same, "%", ">= 95", detail))
     return rows
 
@@ -300,10 +301,16 @@ def _selected(backend: EngineBackend, size: Size) -> set[int]:
         anchor_count=1,
     )
     scene = Scene(SceneConfig(ring_frames=size.clip_frames, rate_hz=0.0, selected_frames=size.selected), encoder)
-    for frame in synthetic_clip(frame_count=size.clip_frames, rate_hz=2.0):
+    for frame in _clip(size.clip_frames):
         scene.add(Frame(frame.stamp_ns, frame.rgb))
     scene.process()
     return set(scene.select().stamps_ns)
+
+
+def _clip(frame_count: int) -> list[Frame]:
+    """A walk through one generated room at two frames per second."""
+    config = ClipConfig(frame_count, 320, 240, rate_hz=2.0)
+    return list(make_clips([split_seed("val", 0)], config)[0].frames())
 
 
 def _images(frames: Sequence[Frame], size: Size) -> Tensor:
