@@ -77,3 +77,17 @@ class TrainingError(SpatialMllmError):
     """A training run cannot start or go on: no usable data, a run folder of another run, a loss that is not finite."""
 
     code = "TRAINING"
+
+
+class EngineError(SpatialMllmError):
+    """An exported model or a built engine cannot be made, trusted or run.
+
+    ``cause`` is a short machine-readable word: ``missing``, ``truncated``, ``tampered``, ``stale``, ``foreign``,
+    ``unsafe``, ``unavailable``, ``export``, ``build``, ``parity``, ``run``, ``numbers``, ``shape``.
+    """
+
+    code = "ENGINE"
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause

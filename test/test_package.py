@@ -27,16 +27,20 @@ ALLOWED = {
     "geometry": ("errors",),
     "frames": ("errors", "geometry"),
     "models": ("errors", "geometry"),
+    "engines": ("errors", "models"),
     "encoders": ("errors", "frames", "geometry", "models"),
     "scene": ("errors", "frames", "geometry", "encoders.base"),
-    "answering": ("errors", "frames", "geometry", "models", "encoders", "scene"),
+    "answering": ("errors", "frames", "geometry", "models", "engines", "encoders", "scene"),
     "datasets": ("errors", "frames", "geometry", "answering.question"),
     "training": ("errors", "frames", "geometry", "models", "encoders", "scene", "answering", "datasets"),
-    "evaluation": ("errors", "frames", "geometry", "models", "encoders", "scene", "answering", "datasets"),
-    "ros": ("errors", "frames", "geometry", "models", "encoders", "scene", "answering", "datasets", "evaluation"),
+    "evaluation": ("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
+    "ros": (
+        *("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
+        "evaluation",
+    ),
     "cli": (
-        *("errors", "frames", "geometry", "models", "encoders", "scene", "answering", "datasets", "training"),
-        *("evaluation", "ros"),
+        *("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
+        *("training", "evaluation", "ros"),
     ),
 }
 INTERFACES = ("msg", "srv", "action")

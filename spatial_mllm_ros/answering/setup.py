@@ -14,6 +14,7 @@ from spatial_mllm_ros.answering.session import SpatialSession
 from spatial_mllm_ros.encoders.auto import AutoGeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
+from spatial_mllm_ros.engines.choose import BackendConfig, open_backends
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm, load_spatial_mllm
 from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
@@ -33,6 +34,9 @@ class SessionConfig:
         encoder_window: new frames per call of the spatial encoder; not used with sensor depth and poses.
         encoder_anchors: known frames per call, which tie a window to the scene.
         encoder_image_width_px: width at which the spatial encoder sees frames for the scene.
+        encoder_backend: what runs the spatial encoder, for the scene and for the language model; see
+            ``engines.choose.BACKENDS``.
+        encoder_exports: folder of exports; "" for the usual one.
         scene: ring buffer, keyframes and selection.
     """
 
@@ -43,6 +47,8 @@ class SessionConfig:
     encoder_window: int = 6
     encoder_anchors: int = 2
     encoder_image_width_px: int = 518
+    encoder_backend: str = "auto"
+    encoder_exports: str = ""
     scene: SceneConfig = field(default_factory=SceneConfig)
 
 
@@ -51,15 +57,21 @@ def open_session(config: SessionConfig) -> SpatialSession:
 
     Raises:
         CheckpointError: the folder is absent, damaged or incomplete.
-        ConfigurationError: a value is outside its range, or CUDA is asked for and absent.
+        ConfigurationError: a value is outside its range, or CUDA or a backend is asked for and absent.
     """
+    backend_config = BackendConfig(
+        config.encoder_backend, Path(config.encoder_exports) if config.encoder_exports else None
+    )
     device = _device(config.device)
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     loaded = load_spatial_mllm(Path(config.checkpoint), device=device) if config.checkpoint else _in_the_box(device)
 
+    chain = open_backends(loaded.model.spatial_encoder, loaded.identity.sha256, backend_config)
+    loaded.model.take_last_layer_from(chain.last_layer)
+
     def vggt_encoder() -> VggtGeometryEncoder:
         return VggtGeometryEncoder(
-            loaded.model.spatial_encoder,
+            chain,
             device=device,
             image_width_px=config.encoder_image_width_px,
             window_size=config.encoder_window,
@@ -71,6 +83,7 @@ def open_session(config: SessionConfig) -> SpatialSession:
         vggt_encoder,
         window_size=config.encoder_window,
         anchor_count=config.encoder_anchors,
+        fault=lambda: chain.fault,
     )
     return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
 

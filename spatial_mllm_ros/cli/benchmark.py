@@ -13,6 +13,11 @@ def add_commands(commands: Any) -> None:
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
     benchmark.add_argument("--only", choices=tuple(_PARTS), help="measure only this part (default: selection and node)")
+    benchmark.add_argument(
+        "--encoder-sizes",
+        default="tiny,mid",
+        help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
+    )
     benchmark.set_defaults(run=_benchmark)
 
 
@@ -50,5 +55,11 @@ def _training(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return training_rows()
 
 
-_PARTS = {"selection": _selection, "node": _node, "rooms": _rooms, "training": _training}
+def _encoder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_encoder import encoder_rows
+
+    return encoder_rows(arguments.encoder_sizes.split(","))
+
+
+_PARTS = {"selection": _selection, "node": _node, "rooms": _rooms, "training": _training, "encoder": _encoder}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

@@ -24,6 +24,7 @@ class AutoGeometryEncoder:
         make_vggt: creates the VGGT encoder; called at most once, when an epoch first needs it; its weights are large.
         window_size: most frames per window; smaller where VGGT takes fewer.
         anchor_count: anchors asked for; smaller where VGGT takes fewer.
+        fault: what has failed behind the encoders while they go on working; "" for nothing.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class AutoGeometryEncoder:
         *,
         window_size: int = 8,
         anchor_count: int = 4,
+        fault: Callable[[], str] = lambda: "",
     ) -> None:
         if window_size < 1 or anchor_count < 1:
             raise ConfigurationError(
@@ -40,6 +42,7 @@ class AutoGeometryEncoder:
             )
         self._sensor = sensor
         self._make_vggt = make_vggt
+        self._fault = fault
         self._vggt: GeometryEncoder | None = None
         self._active: GeometryEncoder | None = None
         self.window_size = window_size
@@ -49,6 +52,11 @@ class AutoGeometryEncoder:
     def name(self) -> str:
         """Backend of the present epoch; "auto" before the first window."""
         return "auto" if self._active is None else f"auto({self._active.name})"
+
+    @property
+    def fault(self) -> str:
+        """See ``ReportsFault``."""
+        return self._fault()
 
     def encode(self, frames: Sequence[Frame], anchors: Sequence[Anchor]) -> list[FrameGeometry]:
         """See ``GeometryEncoder``.

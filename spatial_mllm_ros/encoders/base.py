@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -75,4 +75,14 @@ class GeometryEncoder(Protocol):
         Raises:
             EncoderError: the frames cannot be encoded (missing depth, values that are not finite, out of memory).
         """
+        ...
+
+
+@runtime_checkable
+class ReportsFault(Protocol):
+    """An encoder that can go on working although a part of it has failed, and says so."""
+
+    @property
+    def fault(self) -> str:
+        """What has failed and what runs in its place, for a person; "" while nothing has."""
         ...

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, ScaleSource
 from spatial_mllm_ros.encoders.window_alignment import WindowAlignment, WindowGeometry, align_window
-from spatial_mllm_ros.errors import ConfigurationError, EncoderError
+from spatial_mllm_ros.errors import ConfigurationError, EncoderError, EngineError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.geometry.poses import cameras_from_vggt_pose_encoding, inverse_pose
@@ -137,7 +137,7 @@ class VggtGeometryEncoder:
                 confidence = _array(
                     prediction.depth_confidence if dense is VggtOutput.DEPTH else prediction.points_confidence
                 )
-        except RuntimeError as error:  # torch's out-of-memory errors are RuntimeErrors too
+        except (RuntimeError, EngineError) as error:  # torch's out-of-memory errors are RuntimeErrors too
             raise EncoderError(
                 f"VGGT failed on {len(frames)} frames of {width_px}x{height_px} px: {error}. If memory ran out, use a "
                 "smaller window, fewer anchors or a smaller image_width_px."

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("spatial-mllm-ros", "numpy", "torch", "transformers", "opencv-python-headless", "ros-rclpy")
+_PACKAGES = ("spatial-mllm-ros", "numpy", "torch", "transformers", "onnxruntime", "opencv-python-headless", "ros-rclpy")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -52,8 +52,8 @@ class CheckpointFiles:
         """Key -> shape of everything in the folder."""
         return {key: info.shape for key, info in self.tensors.items()}
 
-    def read(self, device: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor with its key, file by file, on ``device``.
+    def read(self, device: str, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor whose key starts with ``prefix``, with its key, file by file, on ``device``.
 
         Raises:
             CheckpointError: a file changed or broke since its header was read.
@@ -62,7 +62,8 @@ class CheckpointFiles:
             try:
                 with safe_open(path, framework="pt", device=device) as weights:
                     for key in weights.keys():  # noqa: SIM118 - not a dict
-                        yield key, weights.get_tensor(key)
+                        if key.startswith(prefix):
+                            yield key, weights.get_tensor(key)
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{path} cannot be read ({error}). {_FETCH_AGAIN}") from error
 

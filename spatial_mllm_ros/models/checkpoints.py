@@ -37,7 +37,7 @@ from spatial_mllm_ros.models.checkpoint_layouts import (
 )
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.identity import ModelIdentity, licence_of, weights_sha256
-from spatial_mllm_ros.models.model_config import pixel_budget
+from spatial_mllm_ros.models.model_config import pixel_budget, vggt_config
 from spatial_mllm_ros.models.preparation import PixelBudget
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.tokenization import TOKENIZER_NAME, ChatTokenizer
@@ -120,6 +120,34 @@ def load_vggt(folder: Path, *, device: str | torch.device = "cpu", dtype: torch.
     if not isinstance(model, VGGT):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, not a VGGT.")
     return model
+
+
+def load_spatial_encoder(folder: Path, *, device: str | torch.device = "cpu") -> tuple[VGGT, ModelIdentity]:
+    """The VGGT of any checkpoint folder that has one, without the rest, in float32, and whose weights these are.
+
+    The identity is that of the whole folder, as ``load_spatial_mllm`` gives it.
+
+    Raises:
+        CheckpointError: the folder cannot be read, is incomplete, or holds no VGGT.
+    """
+    files = read_checkpoint(Path(folder), config_required=False)
+    layout = layout_of(files.shapes)
+    if layout not in VGGT_PREFIX:
+        raise CheckpointError(f"{folder} holds a {layout.value} model, which has no spatial encoder.")
+    prefix = VGGT_PREFIX[layout]
+    shapes = {key.removeprefix(prefix): shape for key, shape in files.shapes.items() if key.startswith(prefix)}
+    with torch.device("meta"):
+        model = VGGT(vggt_config(files.config, shapes))
+    differences = key_differences(model, shapes)
+    if len(differences):
+        raise CheckpointError(f"The spatial encoder in {folder} is not the expected one. {differences.sentences()}")
+    state = {
+        key.removeprefix(prefix): tensor.to(torch.float32, copy=True)
+        for key, tensor in files.read(str(device), prefix)
+        if not key.removeprefix(prefix).startswith(model.unused_key_prefixes)
+    }
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval().requires_grad_(False), identity_of(files)
 
 
 def load_spatial_mllm(

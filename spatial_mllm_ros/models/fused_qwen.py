@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class FusedQwen(Qwen2_5_VLModel):
         self.connector = connector_for(
             fusion, spatial_dim=2 * vggt.embed_dim, language_dim=config.text_config.hidden_size
         )
+        #: Images [1, S, 3, H, W] in [0, 1] -> last aggregator layer [1, S, P, 2 D], from another runtime than torch;
+        #: None: from ``spatial_encoder`` itself.
+        self.last_layer_source: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.mrope_rule = MropeRule(
             image_token_id=config.image_token_id,
             video_token_id=config.video_token_id,
@@ -75,7 +78,11 @@ class FusedQwen(Qwen2_5_VLModel):
     def spatial_tokens(self, frames: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """What the spatial encoder adds for one video: frames [S, 3, H, W] in [0, 1] -> [S/2 * h/2 * w/2, D]."""
         camera_token = self.spatial_encoder.aggregator.camera_token
-        patch_tokens = self.spatial_encoder.last_layer_patch_tokens(frames[None].to(camera_token.device))[0]
+        images = frames[None].to(camera_token.device)
+        if self.last_layer_source is None:
+            patch_tokens = self.spatial_encoder.last_layer_patch_tokens(images)[0]
+        else:
+            patch_tokens = self.last_layer_source(images)[0, :, self.spatial_encoder.config.patch_start :]
         weight = next(self.connector.parameters())
         added: torch.Tensor = self.connector(patch_tokens.to(weight.device, weight.dtype), grid)
         return added

@@ -22,7 +22,7 @@ from spatial_mllm_ros.models.small_architecture import SmallArchitecture, archit
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.tokenization import TOKENIZER_NAME, ChatTokenizer
 from spatial_mllm_ros.models.tokenizer_training import byte_tokenizer
-from spatial_mllm_ros.models.vggt import VggtConfig
+from spatial_mllm_ros.models.vggt import VGGT, VggtConfig
 
 # Two pairs of blocks with one head: attention over all tokens of 16 frames is what a CPU spends its time on.
 _VGGT = VggtConfig(
@@ -88,6 +88,23 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> None:
     except CheckpointError:
         if not folder.is_dir():
             raise
+
+
+def random_vggt(config: VggtConfig, *, seed: int = 0) -> VGGT:
+    """A VGGT of any size with fixed random weights of which every part has its say; cameras are usable.
+
+    Returns:
+        float32, on the CPU, in evaluation mode, without gradients.
+    """
+    with torch.device("meta"):
+        model = VGGT(config)
+    tokenizer = byte_tokenizer()
+    state = {
+        key: torch.from_numpy(_weight(key, tuple(value.shape), seed, tokenizer))
+        for key, value in model.state_dict().items()
+    }
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval().requires_grad_(False)
 
 
 def _weight(key: str, shape: tuple[int, ...], seed: int, tokenizer: ChatTokenizer) -> np.ndarray:

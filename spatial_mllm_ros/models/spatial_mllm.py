@@ -6,7 +6,7 @@ generation, caches and attention back ends stay the library's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,15 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
         """The VGGT inside; the same weights serve fusion and geometry."""
         encoder: VGGT = self.model.spatial_encoder
         return encoder
+
+    def take_last_layer_from(self, source: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        """From now on ``source`` gives the spatial features: an engine, say; None: the VGGT inside.
+
+        Args:
+            source: images [1, S, 3, H, W] in [0, 1] -> last aggregator layer [1, S, P, 2 D], special tokens first, of
+                the same weights.
+        """
+        self.model.last_layer_source = source
 
     def visual_embeddings(self, prepared: PreparedVideo | PreparedImage) -> torch.Tensor:
         """Fused visual tokens [tokens, D] of one video or image: made once, they serve any number of questions.

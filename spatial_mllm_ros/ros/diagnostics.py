@@ -55,6 +55,8 @@ def scene_status(name: str, status: SceneStatus) -> DiagnosticStatus:
     level, text = DiagnosticStatus.OK, f"{status.ring_frames} frames and {status.keyframes} keyframes."
     if status.last_encoder_error:
         level, text = DiagnosticStatus.ERROR, f"Geometry failed: {status.last_encoder_error}"
+    elif status.encoder_fault:
+        level, text = DiagnosticStatus.ERROR, status.encoder_fault
     values: dict[str, object] = {
         "epoch": status.epoch,
         "ring_frames": status.ring_frames,

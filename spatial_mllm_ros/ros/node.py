@@ -314,6 +314,8 @@ def _session_config(parameters: NodeParameters) -> SessionConfig:
         encoder_window=parameters["encoder.window"],
         encoder_anchors=parameters["encoder.anchors"],
         encoder_image_width_px=parameters["encoder.image_width_px"],
+        encoder_backend=parameters["encoder.backend"],
+        encoder_exports=parameters["encoder.exports"],
         scene=SceneConfig(
             ring_frames=parameters["buffer.capacity"],
             ring_bytes=parameters["buffer.max_bytes"],

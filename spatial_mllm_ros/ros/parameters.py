@@ -9,6 +9,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from spatial_mllm_ros.answering.setup import SessionConfig
+from spatial_mllm_ros.engines.choose import BACKENDS
 from spatial_mllm_ros.errors import ConfigurationError
 
 
@@ -90,6 +91,17 @@ SPECS = (
         "Width at which the encoder sees frames for the scene.",
         28,
         2044,
+    ),
+    ParameterSpec(
+        "encoder.backend",
+        _SESSION.encoder_backend,
+        "What runs the spatial encoder; auto: TensorRT engines in the cache, else exports in ONNX Runtime, else torch.",
+        choices=BACKENDS,
+    ),
+    ParameterSpec(
+        "encoder.exports",
+        _SESSION.encoder_exports,
+        "Folder of what `spatial_mllm engine export` wrote; empty: the user's cache folder.",
     ),
     ParameterSpec("query.default_deadline_s", 30.0, "Deadline of questions that state none.", 0.01, 3600),
     ParameterSpec("query.queue_size", 4, "Questions that may wait; one more is answered BUSY at once.", 1, 1000),

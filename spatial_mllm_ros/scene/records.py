@@ -48,6 +48,7 @@ class SceneStatus:
         counts: frames left out since the start, by cause (``thinned``, ``stamp``, ``pool``, ``unprocessed``,
             ``encoder``, ``scale``, ``epoch``, ...).
         last_encoder_error: why the latest window failed; "" when it did not.
+        encoder_fault: what has failed inside the encoder while it goes on by other means; "" for nothing.
     """
 
     epoch: int
@@ -60,6 +61,7 @@ class SceneStatus:
     counts: Mapping[str, int]
     last_encoder_error: str
     scale_source: ScaleSource | None
+    encoder_fault: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from spatial_mllm_ros.encoders.base import FrameGeometry, GeometryEncoder
+from spatial_mllm_ros.encoders.base import FrameGeometry, GeometryEncoder, ReportsFault
 from spatial_mllm_ros.errors import EncoderError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
@@ -205,6 +205,7 @@ class Scene:
                 counts=figures.counts,
                 last_encoder_error=self._last_encoder_error,
                 scale_source=current.scale_source,
+                encoder_fault=self._encoder.fault if isinstance(self._encoder, ReportsFault) else "",
             )
 
     def placed(self) -> list[PlacedFrame]:

@@ -9,7 +9,13 @@ from safetensors.torch import load_file, save_file
 from spatial_mllm_ros.errors import CheckpointError
 from spatial_mllm_ros.models.checkpoint_files import read_checkpoint, write_checkpoint
 from spatial_mllm_ros.models.checkpoint_layouts import Layout, key_differences, layout_of, model_on_meta
-from spatial_mllm_ros.models.checkpoints import load_model, load_spatial_mllm, load_vggt, save_spatial_mllm
+from spatial_mllm_ros.models.checkpoints import (
+    load_model,
+    load_spatial_encoder,
+    load_spatial_mllm,
+    load_vggt,
+    save_spatial_mllm,
+)
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.model_config import qwen_config, vggt_config
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
@@ -145,6 +151,23 @@ def test_a_vggt_folder_loads_without_a_config_section(tmp_path, loaded):
     assert (vggt.config.depth, vggt.config.heads, vggt.config.image_size_px) == (2, 1, 70)
     assert vggt.depth_head is None
     assert torch.equal(vggt.aggregator.camera_token, encoder.aggregator.camera_token)
+
+
+def test_the_spatial_encoder_alone_is_that_of_the_whole_model(checkpoint_folder, loaded):
+    encoder, identity = load_spatial_encoder(checkpoint_folder)
+    whole = loaded.model.spatial_encoder.state_dict()
+    assert encoder.state_dict().keys() == whole.keys()
+    assert all(torch.equal(value, whole[key]) for key, value in encoder.state_dict().items())
+    assert identity == loaded.identity
+
+
+def test_a_spatial_encoder_that_is_incomplete_or_absent_is_refused(folder, tmp_path):
+    change_weights(folder, lambda tensors: tensors.pop("spatial_encoder.vggt_model.aggregator.camera_token"))
+    with pytest.raises(CheckpointError, match=r"aggregator\.camera_token"):
+        load_spatial_encoder(folder)
+    save_file({"visual.a": torch.zeros(1), "model.b": torch.zeros(1)}, folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match="no spatial encoder"):
+        load_spatial_encoder(folder)
 
 
 def test_identity_tells_name_hash_licence_and_randomness(folder):
