@@ -53,9 +53,8 @@ def open_session(config: SessionConfig) -> SpatialSession:
         CheckpointError: the folder is absent, damaged or incomplete.
         ConfigurationError: a value is outside its range, or CUDA is asked for and absent.
     """
-    device = _device(config.device)
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
-    loaded = load_spatial_mllm(Path(config.checkpoint), device=device) if config.checkpoint else _in_the_box(device)
+    loaded, device = load_checkpoint(config.checkpoint, config.device)
 
     def vggt_encoder() -> VggtGeometryEncoder:
         return VggtGeometryEncoder(
@@ -73,6 +72,17 @@ def open_session(config: SessionConfig) -> SpatialSession:
         anchor_count=config.encoder_anchors,
     )
     return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
+
+
+def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, str]:
+    """The model of a folder ("" for the one in the box) and the device it is on; see SessionConfig.
+
+    Raises:
+        CheckpointError: the folder is absent, damaged or incomplete.
+        ConfigurationError: an unknown device, or CUDA is asked for and absent.
+    """
+    used = _device(device)
+    return (load_spatial_mllm(Path(checkpoint), device=used) if checkpoint else _in_the_box(used)), used
 
 
 def _device(name: str) -> str:

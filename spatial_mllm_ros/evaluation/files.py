@@ -20,7 +20,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         OSError: the folder does not exist or cannot be written.
         ValueError: a number is NaN or infinite, which JSON does not have.
     """
-    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` as UTF-8, whole or not at all.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

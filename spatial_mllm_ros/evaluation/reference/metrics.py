@@ -45,6 +45,7 @@ def checks(root: Path) -> Iterator[Check]:
 
 
 def _vsi_bench(name: str, content: Mapping[str, Any]) -> Iterator[Check]:
+    yield from _benchmark_prompts(name, "vsi-bench", content.get("prompts_default", {}))
     for case in content.get("cases", ()):
         for column in _VSI_COLUMNS.keys() & case.keys():
             scorer = scorer_named("vsi-bench", _VSI_COLUMNS[column])
@@ -107,6 +108,7 @@ def _aggregate(case_name: str, case: Mapping[str, Any]) -> Iterator[Check]:
 def _revsi_and_vsi_super(name: str, content: Mapping[str, Any]) -> Iterator[Check]:
     revsi = scorer_named("revsi")
     part = content.get("revsi", {})
+    yield from _benchmark_prompts(f"{name}/revsi", "revsi", part.get("prompts", {}))
     scored = []
     for case in part.get("cases", ()):
         what = f"{case['question_type']}: {case['prediction']!r} for {case['ground_truth']!r}"
@@ -167,3 +169,19 @@ def _prompts(name: str, content: Mapping[str, Any]) -> Iterator[Check]:
         same = user_text(item["question"], options, Fusion.V1_1) == case["text"]
         error = 0.0 if same else math.inf
         yield Check(name, f"v1.1 user text {number}", error, error, "max_abs", 0.0, same)
+
+
+def _benchmark_prompts(name: str, benchmark: str, prompts: Mapping[str, str]) -> Iterator[Check]:
+    """The harness's prompt for a made-up question, rebuilt from its own options."""
+    from spatial_mllm_ros.datasets.benchmarks.question import BenchmarkQuestion, without_letters
+    from spatial_mllm_ros.evaluation.runner.prompts import PromptStyle, prompt_of
+    from spatial_mllm_ros.models.connectors import Fusion
+
+    for kind, wanted in prompts.items():
+        options = wanted.partition("Options:\n")[2].split("\n")[:-1]
+        question = BenchmarkQuestion(
+            "0", benchmark, kind, "<QUESTION>", without_letters(options), ("",), "", Path("clip.mp4")
+        )
+        same = prompt_of(question, PromptStyle.BENCHMARK, Fusion.V1_1) == wanted
+        error = 0.0 if same else math.inf
+        yield Check(name, f"prompt of {kind}", error, error, "max_abs", 0.0, same)
