@@ -36,9 +36,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify_reference)
 
     replay = commands.add_parser("replay", help="answer questions about a recording, without a ROS graph")
-    replay.add_argument("source", type=Path, help="RGB-D folder, folder of images, video file, or ROS 2 bag")
-    replay.add_argument("--questions", type=Path, help="YAML list of: question, options, at, truth")
-    replay.add_argument("--out", type=Path, required=True, help="folder for report.json and the picture")
+    replay.add_argument("source", type=Path, nargs="+", help="RGB-D folders, folders of images, videos or ROS 2 bags")
+    replay.add_argument(
+        "--questions",
+        type=Path,
+        action="append",
+        default=[],
+        help="YAML list of: question, options, at, truth, tolerance, type; one file for all, or one for each",
+    )
+    replay.add_argument("--out", type=Path, required=True, help="folder for report.html, report.json and the picture")
     replay.add_argument(
         "--topic", action="append", default=[], metavar="NAME=TOPIC", help="topic of a bag, e.g. color=/camera/image"
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spatial_mllm_ros.datasets.benchmarks.question import BenchmarkQuestion
-from spatial_mllm_ros.evaluation.scorers.base import Figure, ScoredQuestion, Scorer, UnscorableError
+from spatial_mllm_ros.evaluation.scorers.base import Figure, ScoredQuestion, Scorer, ScorerInfo, UnscorableError
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ScoreTable:
         questions: of the split; ``answered`` of them are scored, ``unscorable`` ones are among those answered.
     """
 
-    scorer: Scorer
+    scorer: ScorerInfo
     split: str
     model: str
     frames: str

@@ -41,6 +41,7 @@ def write_benchmark_page(
     data: BenchmarkData,
     answers: Mapping[str, StoredAnswer],
     tables: Sequence[ScoreTable],
+    scorer: Scorer,
     *,
     model: Mapping[str, Any],
     configuration: Mapping[str, Any],
@@ -48,14 +49,14 @@ def write_benchmark_page(
     """Writes the page; strips of frames are taken from the folder ``frames`` beside it, as far as they fit.
 
     Args:
-        tables: the first one's scorer gives the verdicts of the rows.
+        tables: by one scorer each.
+        scorer: gives the verdicts of the rows.
         model: the fields of ``ModelIdentity``.
 
     Raises:
         OSError: the file cannot be written.
     """
     pictures = _pictures(path.parent / STRIPS_FOLDER, data.questions)
-    scorer = tables[0].scorer
     rows = [_row(question, answers.get(question.id), scorer, pictures) for question in data.questions]
     seconds = [answer.seconds for answer in answers.values()]
     charts = [

@@ -223,7 +223,9 @@ def finish(
         "timings": {"seconds": {number: answer.seconds for number, answer in sorted(answers.items())}},
     }
     write_json(out_dir / REPORT_FILE, report)
-    write_benchmark_page(out_dir / PAGE_FILE, data, answers, tables, model=model, configuration=config.to_json())
+    write_benchmark_page(
+        out_dir / PAGE_FILE, data, answers, tables, scorers[0], model=model, configuration=config.to_json()
+    )
     return tables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spatial_mllm_ros.errors import SpatialMllmError
 
@@ -73,16 +73,14 @@ Rule = Callable[[str, str, tuple[str, ...]], float]
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """A published way of scoring a benchmark.
+class ScorerInfo:
+    """What a reader must know of a way of scoring.
 
     Attributes:
         name: e.g. "thinking-in-space"; unique within its benchmark.
         benchmark: e.g. "vsi-bench".
         rule: the rule in one sentence, for reports.
         source: the published code that it equals, with its commit; or what it follows where there is none.
-        score: see ``Rule``.
-        figures: the summary over many questions, unscorable ones left out.
         absent: metrics of the benchmark that this scorer does not compute, with the reason.
     """
 
@@ -90,6 +88,17 @@ class Scorer:
     benchmark: str
     rule: str
     source: str
+    absent: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class Scorer(ScorerInfo):
+    """A published way of scoring a benchmark.
+
+    Attributes:
+        score: see ``Rule``.
+        figures: the summary over many questions, unscorable ones left out.
+    """
+
     score: Rule
     figures: Callable[[Sequence[ScoredQuestion]], list[Figure]]
-    absent: str = ""

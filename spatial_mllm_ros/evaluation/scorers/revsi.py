@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spatial_mllm_ros.evaluation.scorers.averages import grouped_figures
 from spatial_mllm_ros.evaluation.scorers.base import Figure, QuestionTypeError, ScoredQuestion, UnscorableError
 from spatial_mllm_ros.evaluation.scorers.relative_accuracy import as_float, official_mra
-from spatial_mllm_ros.evaluation.scorers.vsi_bench import first_word, grouped_figures
+from spatial_mllm_ros.evaluation.scorers.vsi_bench import first_word
 
 NUMERIC_TYPES = (
     *("object_counting_single", "object_counting_multiple", "object_abs_distance", "object_size_estimation"),

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spatial_mllm_ros.evaluation.scorers.averages import grouped_figures
 from spatial_mllm_ros.evaluation.scorers.base import Figure, QuestionTypeError, ScoredQuestion
 from spatial_mllm_ros.evaluation.scorers.relative_accuracy import as_float, mra_of_error
-from spatial_mllm_ros.evaluation.scorers.vsi_bench import grouped_figures
 
 COUNT, STREAMING, RECALL = "count", "count_streaming", "recall"
 TYPES = (COUNT, STREAMING, RECALL)
