@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
-    benchmark.add_argument("--only", choices=("selection", "node"), help="measure only this part")
+    benchmark.add_argument("--only", choices=("selection", "node", "evaluation"), help="measure only this part")
     benchmark.set_defaults(run=_benchmark)
     return parser
 
@@ -166,6 +166,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         from spatial_mllm_ros.ros.benchmark import measure_image_callback
 
         rows += measure_image_callback()
+    if arguments.only in (None, "evaluation"):
+        from spatial_mllm_ros.evaluation.benchmark_evaluation import evaluation_rows
+
+        rows += evaluation_rows(arguments.recording)
     report(rows, arguments.json)
     return 0
 

@@ -154,6 +154,6 @@ def _svg(draw: Callable[[Axes], None], name: str, *, height_in: float) -> str:
 
 def _opening_tag(match: re.Match[str]) -> str:
     return (
-        '<svg class="chart" role="img" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{match[1]}">'
+        '<svg class="chart" aria-hidden="true" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{match[1]}">'
     )

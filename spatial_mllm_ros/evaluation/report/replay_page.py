@@ -51,11 +51,11 @@ def write_replay_page(path: Path, reports: Sequence[Report], *, frames: int) -> 
     charts: list[ChartBlock] = []
     if table is not None:
         charts.append(ChartBlock("Scores", score_chart(table.figures, name="scores"), f"{table.title}."))
-    for number, report in enumerate(reports):
-        charts += _recording_charts(report, number, several)
     seconds = [q.answer.timings.total_ns / 1e9 for report in reports for q in report.questions]
     if seconds:
         charts.append(ChartBlock("Time to answer", latency_chart(seconds, name="latency")))
+    for number, report in enumerate(reports):
+        charts += _recording_charts(report, number, several)
     write_page(
         path,
         Page(

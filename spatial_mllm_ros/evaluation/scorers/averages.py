@@ -66,6 +66,9 @@ def grouped_figures(
             bounds = (*wilson(totals[0, column[name]], questions), "Wilson")
         else:
             bounds = (float(low[index]), float(high[index]), method)
+            if bounds[0] == bounds[1] and values[index] in (0, 1):
+                # All right or all wrong: resampling shows no spread, which is not certainty.
+                bounds = (*wilson(values[index] * questions, questions), "Wilson")
         found.append(Figure(name, float(values[index]), bounds[0], bounds[1], questions, bounds[2]))
     return found
 
