@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         "--topic", action="append", default=[], metavar="NAME=TOPIC", help="topic of a bag, e.g. color=/camera/image"
     )
     replay.add_argument("--source-rate-hz", type=float, help="images per second of a folder of images (default 1)")
+    replay.add_argument(
+        "--ros", action="store_true", help="ask the same questions through the live node too, and write ros_diff.json"
+    )
     _add_session_arguments(replay)
     replay.set_defaults(run=_replay)
 
@@ -104,7 +107,7 @@ def _verify_reference(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.answering.setup import SessionConfig
-    from spatial_mllm_ros.evaluation.replay import run
+    from spatial_mllm_ros.evaluation.replay import folder_of, replay_all, tell
     from spatial_mllm_ros.scene.config import SceneConfig
 
     config = SessionConfig(
@@ -113,7 +116,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         max_new_tokens=arguments.max_new_tokens,
         scene=SceneConfig(selected_frames=arguments.frames, rate_hz=arguments.rate_hz),
     )
-    return run(
+    reports = replay_all(
         arguments.source,
         arguments.questions,
         arguments.out,
@@ -121,6 +124,17 @@ def _replay(arguments: argparse.Namespace) -> int:
         topics=arguments.topic,
         source_rate_hz=arguments.source_rate_hz,
     )
+    tell(reports, frames=arguments.frames, out_dir=arguments.out)
+    if arguments.ros:
+        from spatial_mllm_ros.ros.live_replay import ask_live
+
+        for number, (source, report) in enumerate(zip(arguments.source, reports, strict=True)):
+            folder = folder_of(arguments.out, number, report.source_name, len(reports))
+            written = ask_live(
+                source, report, folder, config, topics=arguments.topic, source_rate_hz=arguments.source_rate_hz
+            )
+            print(f"Asked through the live node: {written}")
+    return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

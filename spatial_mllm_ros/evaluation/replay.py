@@ -81,34 +81,20 @@ def replay(
     return report
 
 
-def run(
-    sources: Sequence[Path],
-    questions: Sequence[Path],
-    out_dir: Path,
-    config: SessionConfig,
-    *,
-    topics: Sequence[str] = (),
-    source_rate_hz: float | None = None,
-) -> int:
-    """The command `spatial_mllm replay`; returns its exit code. See ``replay_all``.
-
-    Raises:
-        SpatialMllmError: one of its kinds, for a recording, question file, checkpoint or option that cannot be used.
-    """
-    reports = replay_all(sources, questions, out_dir, config, topics=topics, source_rate_hz=source_rate_hz)
+def tell(reports: Sequence[Report], *, frames: int, out_dir: Path) -> None:
+    """The outcome: answers and coverage in the log, the score table on standard output."""
     for report in reports:
         _tell(report)
     table = replay_table(
         [(report.source_name, report.questions) for report in reports],
         model=str(reports[0].model["name"]),
-        frames=config.scene.selected_frames,
+        frames=frames,
     )
     for line in table.lines() if table else ():
         sys.stdout.write(f"{line}\n")
     if reports[0].model.get("random_weights"):
         _log.warning("The model has random weights: its text means nothing. The selection is real.")
     _log.info("Written: %s, %s", out_dir / REPORT_FILE, out_dir / PAGE_FILE)
-    return 0
 
 
 def replay_all(
@@ -131,7 +117,7 @@ def replay_all(
         source_rate_hz: images per second of a folder of images, see ``open_source``.
 
     Raises:
-        SpatialMllmError: see ``run``.
+        SpatialMllmError: one of its kinds, for a recording, question file, checkpoint or option that cannot be used.
     """
     from spatial_mllm_ros.answering.setup import open_session
 
@@ -150,7 +136,7 @@ def replay_all(
         if files and (file := files[number]) is not None:
             hashes["questions"] = path_sha256(file)
         with open_source(path, rate_hz=source_rate_hz, topics=bag_topics) as recording:
-            own = out_dir if len(sources) == 1 else out_dir / f"{number + 1:02d}_{recording.name}"
+            own = folder_of(out_dir, number, recording.name, len(sources))
             session = open_session(config)
             reports.append(replay(recording, session, timed, own, configuration=configuration, hashes=hashes))
     try:
@@ -160,6 +146,11 @@ def replay_all(
     except OSError as error:
         raise SourceError(f"The report cannot be written to {out_dir}: {error.strerror}.") from error
     return reports
+
+
+def folder_of(out_dir: Path, number: int, name: str, of: int) -> Path:
+    """Where the report of recording ``number`` (from 0) of ``of`` goes."""
+    return out_dir if of == 1 else out_dir / f"{number + 1:02d}_{name}"
 
 
 def _tell(report: Report) -> None:
