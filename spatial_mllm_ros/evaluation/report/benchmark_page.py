@@ -26,6 +26,7 @@ from spatial_mllm_ros.evaluation.runner.results_file import StoredAnswer
 from spatial_mllm_ros.evaluation.score_table import ScoreTable, scored_question
 from spatial_mllm_ros.evaluation.scorers.base import Scorer
 
+CHART_KEY = "Lines: 95 % intervals. In brackets: questions."
 RANDOM_WEIGHTS = "This model has random weights: its text means nothing, and neither do its scores."
 STRIPS_FOLDER = "frames"
 _PICTURE_BYTES = 8 << 20  # of JPEGs on one page; a page of 5,000 questions must still open on a phone
@@ -60,7 +61,11 @@ def write_benchmark_page(
     rows = [_row(question, answers.get(question.id), scorer, pictures) for question in data.questions]
     seconds = [answer.seconds for answer in answers.values()]
     charts = [
-        ChartBlock(f"Scores by {table.scorer.name}", score_chart(table.figures, name=f"scores-{index}"), table.title)
+        ChartBlock(
+            f"Scores by {table.scorer.name}",
+            score_chart(table.figures, name=f"scores-{index}"),
+            f"{table.title}. {CHART_KEY}",
+        )
         for index, table in enumerate(tables)
         if table.figures
     ]
@@ -131,11 +136,11 @@ def _row(
     score = None if answer is None else scored_question(scorer, question, answer.prediction).score
     key = strip_key(question.video)
     evidence: tuple[PictureRef, ...] = ()
-    details: tuple[tuple[str, str], ...] = ()
+    details: tuple[tuple[str, str], ...] = (("scene", question.scene),)
     if answer is not None:
         listed = ", ".join(map(str, answer.frames))
         evidence = (PictureRef(key, f"frames {listed}"),) if key in pictures else ()
-        details = (("prompt", answer.prompt), *(() if evidence else (("frames", listed),)))
+        details = (*details, ("prompt", answer.prompt), *(() if evidence else (("frames", listed),)))
     return QuestionRow(
         number=question.id,
         kind=question.question_type,
@@ -145,7 +150,6 @@ def _row(
         truth=" / ".join(question.truths[:3]),
         score=score,
         verdict=verdict_of(score, answered=answer is not None),
-        where=f"about {question.scene}",
         seconds=None if answer is None else answer.seconds,
         evidence=evidence,
         details=details,

@@ -86,6 +86,9 @@ class Browser:
 
     def screenshot(self, path: Path, *, height_px: int = 2600) -> None:
         """Writes the top of the page, at most ``height_px`` of it, as PNG."""
+        # Rows out of view are not drawn until they are scrolled to, which a screenshot does not do.
+        style = "<style>details{content-visibility:visible!important}</style>"
+        self.run(f"document.head.insertAdjacentHTML('beforeend', '{style}')")
         width, height = self.run("return [window.innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, height_px), "scale": 1}
         shot = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})

@@ -48,7 +48,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def score_chart(figures: Sequence[Figure], *, name: str) -> str:
-    """Bars in percent with their 95 % intervals, the number of questions beside each name."""
+    """Bars in percent with their 95 % intervals, the number of questions in brackets after each name."""
 
     def draw(axes: Axes) -> None:
         rows = np.arange(len(figures))[::-1]
@@ -59,7 +59,8 @@ def score_chart(figures: Sequence[Figure], *, name: str) -> str:
         axes.errorbar(values, rows, xerr=errors, fmt="none", ecolor=_INK, elinewidth=1.1, capsize=2.5)
         axes.set_yticks(rows, [f"{f.name.replace('_', ' ')}  ({f.questions})" for f in figures], color=_INK)
         axes.set_xlim(0, max(100.0, float(high.max()) * 1.02))
-        axes.set_xlabel("percent, with the 95 % interval (questions in brackets)")
+        axes.set_xlabel("percent")
+        axes.set_ylim(-0.6, len(figures) - 0.4)
         axes.xaxis.grid(True, lw=0.6)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
@@ -98,6 +99,7 @@ def latency_chart(seconds: Sequence[float], *, name: str) -> str:
         if spread:
             bins = np.geomspace(max(values.min(), 1e-4), values.max() * 1.001, 24)
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         else:
             bins = np.linspace(values.min() * 0.98, values.max() * 1.02 + 1e-6, 24)
         axes.hist(values, bins=bins.tolist(), color=_ACCENT, alpha=0.85)

@@ -64,7 +64,6 @@ class QuestionRow:
     truth: str
     score: float | None
     verdict: str
-    where: str
     seconds: float | None
     evidence: tuple[PictureRef, ...] = ()
     details: tuple[tuple[str, str], ...] = ()

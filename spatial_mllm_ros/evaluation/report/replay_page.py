@@ -10,6 +10,7 @@ from spatial_mllm_ros.answering.answer import Status
 from spatial_mllm_ros.evaluation.files import versions
 from spatial_mllm_ros.evaluation.replay_report import AskedQuestion, Report
 from spatial_mllm_ros.evaluation.replay_scores import replay_table
+from spatial_mllm_ros.evaluation.report.benchmark_page import CHART_KEY, RANDOM_WEIGHTS
 from spatial_mllm_ros.evaluation.report.charts import coverage_chart, latency_chart, map_chart, score_chart
 from spatial_mllm_ros.evaluation.report.page import (
     ChartBlock,
@@ -24,9 +25,6 @@ from spatial_mllm_ros.evaluation.report.page import (
 from spatial_mllm_ros.evaluation.report.thumbnails import data_uri
 from spatial_mllm_ros.evaluation.score_table import ScoreTable
 
-_RANDOM = (
-    "This model has random weights: its text means nothing, and neither do its scores. The selection of frames is real."
-)
 _MAP_LEGEND = (
     ("selected", "only selected frames see it; numbered: where they were taken"),
     ("uniform", "only uniform frames see it"),
@@ -50,7 +48,7 @@ def write_replay_page(path: Path, reports: Sequence[Report], *, frames: int) -> 
     table = replay_table([(r.source_name, r.questions) for r in reports], model=str(model["name"]), frames=frames)
     charts: list[ChartBlock] = []
     if table is not None:
-        charts.append(ChartBlock("Scores", score_chart(table.figures, name="scores"), f"{table.title}."))
+        charts.append(ChartBlock("Scores", score_chart(table.figures, name="scores"), f"{table.title}. {CHART_KEY}"))
     seconds = [q.answer.timings.total_ns / 1e9 for report in reports for q in report.questions]
     if seconds:
         charts.append(ChartBlock("Time to answer", latency_chart(seconds, name="latency")))
@@ -61,7 +59,7 @@ def write_replay_page(path: Path, reports: Sequence[Report], *, frames: int) -> 
         Page(
             title=f"Replay of {', '.join(report.source_name for report in reports)}",
             subtitle=f"{model['name']} ({model['architecture']}), evidence sets of at most {frames} frames",
-            notice=_RANDOM if model["random_weights"] else "",
+            notice=f"{RANDOM_WEIGHTS} The selection of frames is real." if model["random_weights"] else "",
             tiles=_tiles(reports, table, seconds),
             tables=(table,) if table is not None else (),
             charts=tuple(charts),
@@ -156,6 +154,7 @@ def _row(report: Report, recording: int, number: int, item: AskedQuestion, sever
         for name in ("queued", "selection", "vision", "first_token")
     )
     details = [
+        ("asked", f"{(item.stamp_ns - first_ns) / 1e9:.2f} s into {report.source_name}"),
         ("status", f"{answer.status.name}. {answer.message}".strip()),
         ("confidence", f"{answer.confidence:.3f} (the model's own, not calibrated)"),
         ("timings", f"{parts}, total {timings.total_ns / 1e9:.3f} s"),
@@ -173,7 +172,6 @@ def _row(report: Report, recording: int, number: int, item: AskedQuestion, sever
         verdict=verdict_of(
             item.score, answered=answer.status is Status.OK or bool(answer.text), has_truth=item.asked.truth is not None
         ),
-        where=f"{(item.stamp_ns - first_ns) / 1e9:.2f} s into {report.source_name}",
         seconds=timings.total_ns / 1e9,
         evidence=tuple(
             PictureRef(_key(recording, stamp), f"{(stamp - first_ns) / 1e9:.2f} s")
