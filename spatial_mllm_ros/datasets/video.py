@@ -16,6 +16,22 @@ from spatial_mllm_ros.geometry.cameras import Intrinsics
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 
 
+def open_capture(path: Path) -> cv2.VideoCapture:
+    """A video open for reading, its frames turned upright where the file says how; the caller releases it.
+
+    Raises:
+        SourceError: it cannot be opened as a video.
+    """
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise SourceError(
+            f"{path} cannot be opened as a video; it is damaged or its codec is not in this build of OpenCV. "
+            "Convert it, for example with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
+        )
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return capture
+
+
 class VideoFile(Recording[tuple[int, np.ndarray]]):
     """A video; a frame is stamped 1 s + its presentation time, and turned upright where the file says how.
 
@@ -28,25 +44,15 @@ class VideoFile(Recording[tuple[int, np.ndarray]]):
     def __init__(self, path: Path, *, intrinsics: Intrinsics | None = None) -> None:
         self._path = path
         self._intrinsics = intrinsics
-        capture = self._open()
+        capture = open_capture(self._path)
         try:
             count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         finally:
             capture.release()
         super().__init__(path.name, count if count > 0 else None)
 
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
-        if not capture.isOpened():
-            raise SourceError(
-                f"{self._path} cannot be opened as a video; it is damaged or its codec is not in this build of OpenCV. "
-                "Convert it, for example with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
-            )
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        return capture
-
     def _entries(self) -> Iterator[tuple[int, np.ndarray]]:
-        capture = self._open()
+        capture = open_capture(self._path)
         read = 0
         try:
             while True:

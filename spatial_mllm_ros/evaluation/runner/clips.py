@@ -12,6 +12,7 @@ import numpy as np
 
 from spatial_mllm_ros.datasets.image_folder import image_files
 from spatial_mllm_ros.datasets.recording import read_color_file
+from spatial_mllm_ros.datasets.video import open_capture
 from spatial_mllm_ros.encoders.base import GeometryEncoder
 from spatial_mllm_ros.errors import FrameRejectedError, SourceError
 from spatial_mllm_ros.frames.frame import Frame
@@ -81,7 +82,7 @@ def frame_count(clip: Path) -> int:
     if clip.is_dir():
         total = len(image_files(clip))
     else:
-        capture = _opened(clip)
+        capture = open_capture(clip)
         total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
     if total < 1:
@@ -106,7 +107,7 @@ def _read_folder(folder: Path, indices: Sequence[int]) -> dict[int, np.ndarray]:
 
 def _read_video(path: Path, indices: Sequence[int]) -> dict[int, np.ndarray]:
     """Frames that are not wanted are passed over without being converted; seeking would not be exact."""
-    capture, wanted, found = _opened(path), set(indices), {}
+    capture, wanted, found = open_capture(path), set(indices), {}
     try:
         for index in range(max(indices) + 1):
             if not capture.grab():
@@ -118,11 +119,3 @@ def _read_video(path: Path, indices: Sequence[int]) -> dict[int, np.ndarray]:
     finally:
         capture.release()
     return found
-
-
-def _opened(path: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise SourceError(f"{path} cannot be opened as a video; it is damaged, or its codec is not in this OpenCV.")
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-    return capture
