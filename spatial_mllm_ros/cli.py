@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--ros", action="store_true", help="ask the same questions through the live node too, and write ros_diff.json"
     )
+    replay.add_argument("--rerun", type=Path, metavar="FILE", help="also write a recording for the Rerun viewer (.rrd)")
     _add_session_arguments(replay)
     replay.set_defaults(run=_replay)
 
@@ -125,6 +126,12 @@ def _replay(arguments: argparse.Namespace) -> int:
         source_rate_hz=arguments.source_rate_hz,
     )
     tell(reports, frames=arguments.frames, out_dir=arguments.out)
+    if arguments.rerun:
+        from spatial_mllm_ros.evaluation.rerun_export import write_rerun
+
+        for number, report in enumerate(reports, 1):
+            stem = arguments.rerun.stem if len(reports) == 1 else f"{arguments.rerun.stem}_{number:02d}"
+            write_rerun(arguments.rerun.with_name(f"{stem}.rrd"), report)
     if arguments.ros:
         from spatial_mllm_ros.ros.live_replay import ask_live
 
