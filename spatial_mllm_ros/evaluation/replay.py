@@ -206,7 +206,8 @@ class _Run:
         self._ask(list(self._open))
         scene = self._session.scene
         self._selection = scene.select()
-        self._selections.note(last=True)
+        if self._recorder.seen:
+            self._selections.note(self._recorder.seen[-1].stamp_ns, last=True)
         frames = scene.selection_frames(self._selection)
         gains = dict(zip(self._selection.stamps_ns, self._selection.gains, strict=False))
         self._contact = [ContactFrame(f.stamp_ns, f.rgb, gains.get(f.stamp_ns, 0)) for f in frames]
@@ -313,17 +314,19 @@ class _SelectionLog:
         self._interval_ns = 250_000_000
         self.notes: list[tuple[int, tuple[int, ...]]] = []
 
-    def note(self, *, last: bool = False) -> None:
-        """Notes the present selection, unless the last note is too recent or nothing is placed."""
+    def note(self, placed_ns: int, *, last: bool = False) -> None:
+        """Notes the present selection, unless the last note is too recent.
+
+        Args:
+            placed_ns: stamp of the newest frame placed.
+        """
         if self._scene.epoch != self._epoch:
             self._epoch, self.notes = self._scene.epoch, []
-        placed_ns = self._scene.status().newest_stamp_ns
         if self.notes and not last and placed_ns - self.notes[-1][0] < self._interval_ns:
             return
-        selection = self._scene.select()
-        if not selection.newest_stamp_ns or (self.notes and selection.newest_stamp_ns <= self.notes[-1][0]):
+        if self.notes and placed_ns <= self.notes[-1][0]:
             return
-        self.notes.append((selection.newest_stamp_ns, selection.stamps_ns))
+        self.notes.append((placed_ns, self._scene.select().stamps_ns))
         if len(self.notes) > _COVERAGE_SAMPLES:
             self.notes = self.notes[::2]
             self._interval_ns *= 2

@@ -264,7 +264,7 @@ def test_several_recordings_have_a_folder_each_and_one_page(recording, tmp_path)
     assert combined["scores"][0]["questions"] == 2
     assert combined["recordings"][0]["hashes"]["recording"] != combined["recordings"][1]["hashes"]["recording"]
     page = (out / "report.html").read_text()
-    assert page.count("Coverage over time of") == 2
+    assert page.count("<h2>Coverage over time of") == 2
     assert "How many boxes are there?" in page
     assert "13 ± 1.3" in page
     for name in ("01_clip", "02_walk"):
