@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from spatial_mllm_ros.errors import SpatialMllmError
 
@@ -57,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     replay.set_defaults(run=_replay)
 
     demo = commands.add_parser("demo", help="replay a recording into the running node through ROS, and ask it")
-    demo.add_argument("source", type=Path, nargs="?", help="a recording as for replay; default: a synthetic clip")
+    demo.add_argument(
+        "source", type=Path, nargs="?", help="a recording as for replay; default: a walk through a generated room"
+    )
     demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the picture and the report")
     demo.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
     demo.set_defaults(run=_demo)
@@ -85,9 +88,36 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
-    benchmark.add_argument("--only", choices=("selection", "node", "evaluation"), help="measure only this part")
+    benchmark.add_argument(
+        "--only", choices=("selection", "node", "rooms", "evaluation"), help="measure only this part"
+    )
     benchmark.set_defaults(run=_benchmark)
+
+    _add_rooms(commands)
     return parser
+
+
+def _add_rooms(commands: Any) -> None:
+    rooms = commands.add_parser("rooms", help="generated rooms: recordings, questions, a page to look at")
+    actions = rooms.add_subparsers(required=True, metavar="ACTION")
+    write = actions.add_parser("write", help="render worlds as ROS bags, RGB-D folders or videos, with scene files")
+    write.add_argument("--format", default="mcap", choices=("mcap", "sqlite3", "video", "rgbd"))
+    write.add_argument("--frames", type=int, default=300, help="frames per recording (default 300)")
+    write.add_argument("--rate-hz", type=float, default=15.0, help="frames per second (default 15)")
+    write.add_argument("--size", default="640x480", metavar="WxH", help="image size in pixels (default 640x480)")
+    write.add_argument("--perfect", action="store_true", help="no motion blur, noise and changing exposure")
+    write.set_defaults(run=_rooms_write)
+    questions = actions.add_parser("questions", help="balanced questions as JSON lines, and what guessing scores")
+    questions.add_argument("--per-type", type=int, default=2, help="most questions per type and world (default 2)")
+    questions.add_argument("--frames", type=int, default=16, help="frames that the answers must be in (default 16)")
+    questions.set_defaults(run=_rooms_questions)
+    page = actions.add_parser("page", help="one HTML file with plans, frames and questions")
+    page.set_defaults(run=_rooms_page)
+    for action, worlds, out in ((write, 1, "a folder"), (questions, 100, "a .jsonl file"), (page, 6, "an .html file")):
+        action.add_argument("--out", type=Path, required=True, help=out)
+        action.add_argument("--split", default="val", choices=("train", "val", "test"))
+        action.add_argument("--first", type=int, default=0, help="number of the first world in the split (default 0)")
+        action.add_argument("--worlds", type=int, default=worlds, help=f"how many worlds (default {worlds})")
 
 
 def _add_session_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +207,34 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(arguments.source, arguments.out, arguments.checkpoint)
 
 
+def _rooms_write(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.datasets.rooms.writers import RecordingConfig
+    from spatial_mllm_ros.errors import ConfigurationError
+    from spatial_mllm_ros.evaluation.rooms_questions import run_write
+
+    width, x, height = arguments.size.partition("x")
+    if not (x and width.isdigit() and height.isdigit()):
+        raise ConfigurationError(f"--size is {arguments.size!r}; write it like 640x480.")
+    config = RecordingConfig(
+        arguments.frames, arguments.rate_hz, int(width), int(height), realistic=not arguments.perfect
+    )
+    return run_write(arguments.out, arguments.split, arguments.first, arguments.worlds, arguments.format, config)
+
+
+def _rooms_questions(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.evaluation.rooms_questions import run_questions
+
+    return run_questions(
+        *(arguments.out, arguments.split, arguments.first, arguments.worlds, arguments.per_type, arguments.frames)
+    )
+
+
+def _rooms_page(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.evaluation.rooms_questions import run_page
+
+    return run_page(arguments.out, arguments.split, arguments.first, arguments.worlds)
+
+
 def _benchmark(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.evaluation.benchmark import report, selection_rows
 
@@ -191,6 +249,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         from spatial_mllm_ros.evaluation.benchmark_evaluation import evaluation_rows
 
         rows += evaluation_rows(arguments.recording)
+    if arguments.only in (None, "rooms"):
+        from spatial_mllm_ros.evaluation.benchmark_rooms import rooms_rows
+
+        rows += rooms_rows()
     report(rows, arguments.json)
     return 0
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from spatial_mllm_ros.datasets.bag_writer import write_bag
 from spatial_mllm_ros.datasets.benchmarks.question import BenchmarkData, BenchmarkQuestion
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.datasets.sources import open_source
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.evaluation.report.benchmark_page import STRIPS_FOLDER, strip_key, write_benchmark_page
 from spatial_mllm_ros.evaluation.report.browser import DESKTOP, PHONE, open_browser
@@ -31,10 +31,10 @@ VSI_BENCH_QUESTIONS, VSI_BENCH_VIDEOS = 5130, 288
 
 
 def evaluation_rows(recording: Path | None = None) -> list[Row]:
-    """All figures; ``recording`` is replayed beside the synthetic clip, both as MCAP bags."""
+    """All figures; ``recording`` is replayed beside a generated room, both as MCAP bags."""
     with tempfile.TemporaryDirectory(prefix="spatial_mllm_benchmark_") as folder:
-        bags = {"synthetic": Path(folder) / "synthetic"}
-        write_bag(bags["synthetic"], synthetic_clip(frame_count=150, width_px=640, height_px=480))
+        bags = {"room": Path(folder) / "room"}
+        write_bag(bags["room"], make_clips([7], ClipConfig(150, 640, 480, rate_hz=15.0))[0].frames())
         if recording is not None:
             with open_source(recording) as source:
                 bags[source.name] = Path(folder) / source.name
@@ -107,7 +107,9 @@ def _scoring_rows() -> list[Row]:
 
 def _page_rows(folder: Path, questions: int = 1000, videos: int = 56) -> list[Row]:
     data, answers = made_up_run(questions, videos=videos)
-    frames: Sequence[np.ndarray] = [frame.rgb for frame in synthetic_clip(frame_count=16, width_px=320, height_px=240)]
+    frames: Sequence[np.ndarray] = [
+        frame.rgb for frame in make_clips([7], ClipConfig(16, 320, 240, rate_hz=15.0))[0].frames()
+    ]
     (folder / STRIPS_FOLDER).mkdir()
     for clip in {question.video for question in data.questions}:
         (folder / STRIPS_FOLDER / f"{strip_key(clip)}.jpg").write_bytes(strip_jpeg(frames))

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from spatial_mllm_ros.answering.answer import Status
 from spatial_mllm_ros.answering.question import Question
+from spatial_mllm_ros.datasets.rooms.world import split_seed
+from spatial_mllm_ros.datasets.rooms.writers import RecordingConfig, write_room
 from spatial_mllm_ros.datasets.sources import FrameSource, open_source
-from spatial_mllm_ros.datasets.synthetic_clip import write_synthetic_clip
 from spatial_mllm_ros.evaluation.live_picture import write_live_picture
 from spatial_mllm_ros.msg import FrameSelection
 from spatial_mllm_ros.ros.conversions import stamp_ns
@@ -28,6 +29,7 @@ from spatial_mllm_ros.ros.live_run import (
     use_own_domain,
 )
 
+_DEMO_ROOM, _DEMO_FRAMES = 4, 120  # of the test split; 8 seconds
 _FRAMES_BEFORE_THE_FIRST_QUESTION = 4
 _DURING = Question("How many chairs are in this room?")
 _AFTER = (
@@ -42,7 +44,7 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     """The command `spatial_mllm demo`; returns its exit code.
 
     Args:
-        source: a recording; None for a short synthetic clip made on the spot.
+        source: a recording; None for a walk through a generated room, rendered on the spot.
         out_dir: where the picture goes; made if need be.
         checkpoint: folder of the model; "" for the one in the box.
 
@@ -54,9 +56,8 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     with contextlib.ExitStack() as stack:
         if source is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spatial_mllm_demo_")))
-            source = folder / "synthetic_clip"
-            _say("No recording given: drawing a short synthetic clip.")
-            write_synthetic_clip(source)
+            _say("No recording given: rendering a walk through a generated room.")
+            source = write_room(folder, split_seed("test", _DEMO_ROOM), "rgbd", RecordingConfig(frames=_DEMO_FRAMES))
         recording = stack.enter_context(open_source(source))
         selection = _play_and_ask(recording, source, out_dir, checkpoint)
         gains = {stamp_ns(stamp): gain for stamp, gain in zip(selection.stamps, selection.gains, strict=True)}

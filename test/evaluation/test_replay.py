@@ -11,8 +11,8 @@ from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.datasets.bags import write_bag
 from spatial_mllm_ros.datasets.questions import TimedQuestion
 from spatial_mllm_ros.datasets.rgbd_folder import RgbdFolder, write_rgbd_folder
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.datasets.sources import open_source
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, EncoderError, SourceError
 from spatial_mllm_ros.evaluation.replay import replay, replay_all
@@ -62,7 +62,7 @@ class BlindEncoder:
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
     folder = tmp_path_factory.mktemp("replay") / "clip"
-    write_rgbd_folder(folder, synthetic_clip(frame_count=45, width_px=96, height_px=72))
+    write_rgbd_folder(folder, make_clips([7], ClipConfig(45, 96, 72, rate_hz=15.0))[0].frames())
     return folder
 
 

@@ -7,11 +7,11 @@ pytest.importorskip("rerun", reason="rerun-sdk (extra 'rerun') is not installed"
 
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.datasets.rgbd_folder import write_rgbd_folder
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 
 
 def test_a_replay_can_be_opened_in_rerun(tmp_path):
-    write_rgbd_folder(tmp_path / "clip", synthetic_clip(frame_count=12, width_px=96, height_px=72))
+    write_rgbd_folder(tmp_path / "clip", make_clips([7], ClipConfig(12, 96, 72, rate_hz=15.0))[0].frames())
     (tmp_path / "q.yaml").write_text("- question: Where is the crate?\n")
     arguments = ["replay", str(tmp_path / "clip"), "--questions", str(tmp_path / "q.yaml"), "--device", "cpu"]
     arguments += ["--frames", "4", "--max-new-tokens", "2", "--out", str(tmp_path / "out")]

@@ -8,7 +8,7 @@ pytest.importorskip("spatial_mllm_ros.msg", reason="the interfaces are not built
 
 import cv2
 
-from spatial_mllm_ros.datasets.synthetic_clip import write_synthetic_clip
+from spatial_mllm_ros.datasets.rooms.writers import RecordingConfig, write_room
 
 
 def run_demo(*arguments: object) -> subprocess.CompletedProcess:
@@ -17,8 +17,9 @@ def run_demo(*arguments: object) -> subprocess.CompletedProcess:
 
 
 def test_the_demo_plays_asks_and_draws(tmp_path):
-    write_synthetic_clip(tmp_path / "clip", frame_count=24, width_px=168, height_px=126)
-    done = run_demo(tmp_path / "clip", "--out", tmp_path / "out")
+    config = RecordingConfig(frames=24, width_px=168, height_px=126, realistic=False)
+    clip = write_room(tmp_path, 7, "rgbd", config)
+    done = run_demo(clip, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Q: ") == done.stdout.count("evidence: ") == 4
     assert "TEXT MEANS NOTHING" in done.stdout

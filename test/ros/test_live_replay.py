@@ -8,11 +8,11 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("spatial_mllm_ros.msg", reason="the interfaces are not built; run ./dev install")
 
 from spatial_mllm_ros.datasets.bag_writer import write_bag
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 
 
 def test_the_live_node_is_asked_the_same_questions_and_the_diff_says_what_differs(tmp_path):
-    write_bag(tmp_path / "walk", synthetic_clip(frame_count=36, width_px=168, height_px=126))
+    write_bag(tmp_path / "walk", make_clips([7], ClipConfig(36, 168, 126, rate_hz=15.0))[0].frames())
     (tmp_path / "q.yaml").write_text(
         "- question: How far is the chair from the door?\n  at: 0.8\n  truth: 2\n- question: What is red?\n"
     )

@@ -11,7 +11,7 @@ pytest.importorskip("spatial_mllm_ros.msg", reason="the interfaces are not built
 import yaml
 from visualization_msgs.msg import Marker, MarkerArray
 
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.geometry.cameras import Intrinsics
@@ -109,7 +109,7 @@ class Publisher:
 
 def test_markers_are_sent_again_only_after_a_change():
     scene = Scene(SceneConfig(selected_frames=3, rate_hz=0.0), SensorDepthEncoder(pixel_stride=2))
-    frames = list(synthetic_clip(frame_count=4, width_px=96, height_px=72))
+    frames = list(make_clips([7], ClipConfig(4, 96, 72, rate_hz=15.0))[0].frames())
     output = MarkerOutput(Publisher())
     for frame in frames[:3]:
         scene.add(frame)
@@ -137,7 +137,7 @@ def test_the_node_shows_markers_to_whoever_looks(start_node, ros_client, tmp_pat
     from spatial_mllm_ros.datasets.rgbd_folder import write_rgbd_folder
     from spatial_mllm_ros.ros.live_run import player_command, running
 
-    write_rgbd_folder(tmp_path / "clip", synthetic_clip(frame_count=12, width_px=96, height_px=72))
+    write_rgbd_folder(tmp_path / "clip", make_clips([7], ClipConfig(12, 96, 72, rate_hz=15.0))[0].frames())
     start_node(
         **{"use_sim_time": True, "scene_frame": "map", "input.depth": True, "input.pose_source": "topic"},
         **{"input.reliability": "reliable", "device": "cpu"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.datasets.rgbd_folder import RgbdFolder, depth_to_millimetres, write_rgbd_folder
-from spatial_mllm_ros.datasets.synthetic_clip import synthetic_clip
+from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 from spatial_mllm_ros.ros.environment import share_directory
@@ -27,7 +27,7 @@ FRAMES = 8
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
     folder = tmp_path_factory.mktemp("player") / "clip"
-    write_rgbd_folder(folder, synthetic_clip(frame_count=FRAMES, width_px=160, height_px=120))
+    write_rgbd_folder(folder, make_clips([7], ClipConfig(FRAMES, 160, 120, rate_hz=15.0))[0].frames())
     return folder
 
 

@@ -1,0 +1,108 @@
+"""How far one gets on scene questions without looking: guessers that know only the questions and past answers."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType, SceneQuestion
+
+_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+Guess = Callable[[SceneQuestion], str]
+
+
+def score(question: SceneQuestion, guess: str) -> float:
+    """0..1 by the rules of VSI-Bench: mean relative accuracy for numbers, exact match for letters."""
+    if not question.type.is_number:
+        return float(guess == question.truth)
+    truth = float(question.truth)
+    return float((abs(float(guess) - truth) / truth <= 1.0 - _THRESHOLDS).mean())
+
+
+def constant_guesser(past: Sequence[SceneQuestion]) -> Guess:
+    """Always the most frequent letter; for numbers the past answer that would have scored best."""
+    answers: dict[tuple[QuestionType, int], str] = {}
+    for key, questions in _grouped(past).items():
+        if key[0].is_number:
+            candidates = sorted({question.truth for question in questions}, key=float)
+            answers[key] = max(candidates, key=lambda c: sum(score(q, c) for q in questions))
+        else:
+            answers[key] = Counter(question.truth for question in questions).most_common(1)[0][0]
+    return lambda question: answers.get(_key(question), "A" if question.options else "1")
+
+
+def median_guesser(past: Sequence[SceneQuestion]) -> Guess:
+    """The median of past answers for numbers, the most frequent letter otherwise."""
+    letters = constant_guesser(past)
+    medians = {
+        key: str(float(np.median([float(question.truth) for question in questions])))
+        for key, questions in _grouped(past).items()
+        if key[0].is_number
+    }
+    return lambda question: medians.get(_key(question), letters(question))
+
+
+def class_guesser(past: Sequence[SceneQuestion]) -> Guess:
+    """What a reader of the question can know: numbers by the class asked about, options by how often they are right."""
+    fallback = constant_guesser(past)
+    numbers: dict[tuple[QuestionType, tuple[str, ...]], list[float]] = defaultdict(list)
+    shown: Counter[tuple[QuestionType, str]] = Counter()
+    right: Counter[tuple[QuestionType, str]] = Counter()
+    for question in past:
+        if question.type.is_number:
+            numbers[(question.type, tuple(sorted(question.labels)))].append(float(question.truth))
+        for text in question.options:
+            shown[(question.type, text)] += 1
+        if question.options:
+            right[(question.type, question.truth_text)] += 1
+
+    def guess(question: SceneQuestion) -> str:
+        if question.options:
+            rates = [
+                (right[(question.type, text)] + 0.5) / (shown[(question.type, text)] + 2.0) for text in question.options
+            ]
+            return chr(ord("A") + int(np.argmax(rates)))
+        known = numbers.get((question.type, tuple(sorted(question.labels))), [])
+        return str(float(np.median(known))) if len(known) >= 3 else fallback(question)
+
+    return guess
+
+
+def blind_scores(questions: Sequence[SceneQuestion]) -> dict[str, dict[str, float]]:
+    """Per type the number of questions and the score of each guesser, 0..100.
+
+    Guessers learn from the answers in one half of the scenes and are scored on the other half, and the other way
+    round. ``chance`` is a random letter; it has no meaning for numbers.
+    """
+    halves: tuple[list[SceneQuestion], list[SceneQuestion]] = ([], [])
+    for question in questions:
+        halves[zlib.crc32(question.scene.encode()) % 2].append(question)
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    makers = {"constant": constant_guesser, "median": median_guesser, "class prior": class_guesser}
+    for past, asked in (halves, halves[::-1]):
+        guessers = {name: make(past) for name, make in makers.items()}
+        for question in asked:
+            row = scores[question.type.value]
+            for name, guess in guessers.items():
+                row[name].append(score(question, guess(question)))
+            if question.options:
+                row["chance"].append(1.0 / len(question.options))
+    return {
+        kind: {"questions": float(len(row["constant"]))} | {name: 100.0 * float(np.mean(v)) for name, v in row.items()}
+        for kind, row in sorted(scores.items())
+    }
+
+
+def _key(question: SceneQuestion) -> tuple[QuestionType, int]:
+    return question.type, len(question.options)
+
+
+def _grouped(questions: Sequence[SceneQuestion]) -> dict[tuple[QuestionType, int], list[SceneQuestion]]:
+    groups: dict[tuple[QuestionType, int], list[SceneQuestion]] = defaultdict(list)
+    for question in questions:
+        groups[_key(question)].append(question)
+    return groups
