@@ -62,9 +62,8 @@ def open_session(config: SessionConfig) -> SpatialSession:
     backend_config = BackendConfig(
         config.encoder_backend, Path(config.encoder_exports) if config.encoder_exports else None
     )
-    device = _device(config.device)
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
-    loaded = load_spatial_mllm(Path(config.checkpoint), device=device) if config.checkpoint else _in_the_box(device)
+    loaded, device = load_checkpoint(config.checkpoint, config.device)
 
     chain = open_backends(loaded.model.spatial_encoder, loaded.identity.sha256, backend_config)
     loaded.model.take_last_layer_from(chain.last_layer)
@@ -86,6 +85,17 @@ def open_session(config: SessionConfig) -> SpatialSession:
         fault=lambda: chain.fault,
     )
     return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
+
+
+def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, str]:
+    """The model of a folder ("" for the one in the box) and the device it is on; see SessionConfig.
+
+    Raises:
+        CheckpointError: the folder is absent, damaged or incomplete.
+        ConfigurationError: an unknown device, or CUDA is asked for and absent.
+    """
+    used = _device(device)
+    return (load_spatial_mllm(Path(checkpoint), device=used) if checkpoint else _in_the_box(used)), used
 
 
 def _device(name: str) -> str:

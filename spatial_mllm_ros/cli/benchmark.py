@@ -61,5 +61,18 @@ def _encoder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return encoder_rows(arguments.encoder_sizes.split(","))
 
 
-_PARTS = {"selection": _selection, "node": _node, "rooms": _rooms, "training": _training, "encoder": _encoder}
+def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_evaluation import evaluation_rows
+
+    return evaluation_rows(arguments.recording)
+
+
+_PARTS = {
+    "selection": _selection,
+    "node": _node,
+    "rooms": _rooms,
+    "encoder": _encoder,
+    "evaluation": _evaluation,
+    "training": _training,
+}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import yaml
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.errors import QuestionError
 
-_FIELDS = ("question", "options", "at", "truth")
+_MAX_KIND_CHARS = 64
+_FIELDS = ("question", "options", "at", "truth", "tolerance", "type")
+_PERCENT = re.compile(r"\s*(.*?)\s*%\s*")
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,21 @@ class TimedQuestion:
 
     Attributes:
         at_s: seconds since the first frame; None: after the last frame.
-        truth: the right answer where it is known; goes to the report as it is.
+        truth: the right answer where it is known: a number, a text, or the text or letter of an option.
+        tolerance: how far a number may be from the truth, in its unit; None where no tolerance is stated.
+        kind: a name under which questions are averaged; "" for the kind of answer asked for.
     """
 
     question: Question
     at_s: float | None = None
     truth: str | int | float | None = None
+    tolerance: float | None = None
+    kind: str = ""
 
 
 def load_questions(path: Path) -> tuple[TimedQuestion, ...]:
-    """Reads a YAML list of mappings with ``question`` and, as wanted, ``options``, ``at`` (s), ``truth``.
+    """Reads a YAML list of mappings with ``question`` and, as wanted, ``options``, ``at`` (s), ``truth``,
+    ``tolerance`` (in the truth's unit, or as "10 %" of it) and ``type``.
 
     Raises:
         QuestionError: naming the file, the entry (counted from 1) and the field.
@@ -61,7 +69,17 @@ def _entry(entry: object, where: str) -> TimedQuestion:
         question = Question(text, tuple(options))
     except QuestionError as error:
         raise QuestionError(f"{where}: {error}") from error
-    return TimedQuestion(question, _seconds(entry.get("at"), where), _truth(entry.get("truth"), where))
+    truth = _truth(entry.get("truth"), where)
+    kind = entry.get("type", "")
+    if not isinstance(kind, str) or len(kind) > _MAX_KIND_CHARS:
+        raise QuestionError(f"{where}, field 'type': expected a name of at most {_MAX_KIND_CHARS} characters.")
+    return TimedQuestion(
+        question,
+        _seconds(entry.get("at"), where),
+        truth,
+        _tolerance(entry.get("tolerance"), truth, where),
+        kind.strip(),
+    )
 
 
 def _seconds(value: object, where: str) -> float | None:
@@ -80,6 +98,20 @@ def _truth(value: object, where: str) -> str | int | float | None:
         raise QuestionError(f"{where}, field 'truth': expected a text or a number, got {_kind(value)}.")
     number = _number(value)
     return value if number is None else number
+
+
+def _tolerance(value: object, truth: str | int | float | None, where: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(truth, (int, float)):
+        raise QuestionError(f"{where}, field 'tolerance': it needs a 'truth' that is a number, and that is {truth!r}.")
+    percent = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    number = _number(percent[1] if percent else value)
+    if number is None or number < 0:
+        raise QuestionError(
+            f"{where}, field 'tolerance': expected a number of 0 or more, or one with a %, got {value!r}."
+        )
+    return abs(truth) * number / 100 if percent else float(number)
 
 
 def _number(value: object) -> int | float | None:

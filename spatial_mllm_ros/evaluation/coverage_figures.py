@@ -93,6 +93,48 @@ def coverage_figures(
     )
 
 
+@dataclass(frozen=True)
+class CoverageSample:
+    """Voxels seen up to one moment: by all frames so far, by the selection of that moment, by as many uniform ones."""
+
+    stamp_ns: int
+    selected: int
+    uniform: int
+    total: int
+
+
+def coverage_over_time(
+    seen: Sequence[SeenFrame], selections: Sequence[tuple[int, Sequence[int]]], *, level: int
+) -> tuple[CoverageSample, ...]:
+    """How coverage grew, all of it on one grid.
+
+    Args:
+        seen: every frame placed in the scene, in time order.
+        selections: in time order, a moment (stamp of the newest frame then) and the stamps selected then.
+        level: of the grid, as in ``coverage_figures``.
+    """
+    voxels, count = dense_ids([coarsen(frame.fine_keys, level) for frame in seen])
+    index_of = {frame.stamp_ns: index for index, frame in enumerate(seen)}
+    covered = np.zeros(count, bool)
+    so_far = 0
+    samples = []
+    for stamp_ns, stamps in selections:
+        while so_far < len(seen) and seen[so_far].stamp_ns <= stamp_ns:
+            covered[voxels[so_far]] = True
+            so_far += 1
+        chosen = [index_of[stamp] for stamp in stamps if stamp in index_of]
+        uniform = uniform_indices(so_far, len(chosen)) if so_far and chosen else []
+        samples.append(
+            CoverageSample(
+                stamp_ns,
+                selected=covered_by(voxels, count, chosen),
+                uniform=covered_by(voxels, count, uniform),
+                total=int(np.count_nonzero(covered)),
+            )
+        )
+    return tuple(samples)
+
+
 def union_keys(seen: Sequence[SeenFrame], stamps_ns: Iterable[int] | None, level: int) -> np.ndarray:
     """Unique voxel keys int64 [n] on grid ``level``, ascending, that the frames of these stamps (None: all) see."""
     wanted = None if stamps_ns is None else set(stamps_ns)

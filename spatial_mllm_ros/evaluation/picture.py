@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in a grey print.
-_NEITHER, _BOTH, _SELECTED, _UNIFORM, _PATH = "#ececec", "#b4b4b4", "#0072b2", "#e69f00", "#333333"
+NEITHER, BOTH, SELECTED, UNIFORM, PATH = "#ececec", "#b4b4b4", "#0072b2", "#e69f00", "#333333"
 # Layout, in inches: the contact sheet on the left, the map on the right.
 _SHEET_WIDTH, _MAP_WIDTH, _HEIGHT, _TITLE, _CAPTION, _GAP = 9.4, 7.9, 8.4, 0.45, 0.27, 0.12
 _SHEET_HEIGHT = _HEIGHT - _TITLE - _GAP
@@ -148,20 +148,26 @@ def _thumbnail(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb, (480, max(1, round(height * 480 / width))), interpolation=cv2.INTER_AREA)
 
 
-def _draw_map(
+def draw_plan(
     axes: Axes,
-    contact: Sequence[ContactFrame],
+    selected_stamps: Sequence[int],
     seen: Sequence[SeenFrame],
     figures: CoverageFigures,
     fine_voxel_size: float,
-) -> None:
+) -> np.ndarray:
+    """Draws voxels, camera path and cameras seen from above, without title and legend.
+
+    Args:
+        selected_stamps: of the selected frames, in the order in which they are numbered.
+        seen, figures, fine_voxel_size: see ``write_picture``.
+
+    Returns:
+        how many voxels int [4] are seen by neither selection, by both, by the selected and by the uniform frames only.
+    """
     from matplotlib.colors import ListedColormap
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     plane = map_plane([frame.scene_from_cam for frame in seen])
     level = round(math.log2(figures.voxel_size / fine_voxel_size))
-    selected_stamps = [frame.stamp_ns for frame in contact]
     everything = union_keys(seen, None, level)
     in_selected = np.isin(everything, union_keys(seen, selected_stamps, level))
     in_uniform = np.isin(everything, union_keys(seen, figures.uniform_stamps_ns, level))
@@ -170,20 +176,34 @@ def _draw_map(
     if len(everything):
         centres = voxel_centres(everything, fine_voxel_size, level).astype(np.float64)
         raster, extent = _columns_from_above(centres @ plane.across, centres @ plane.along, classes, figures.voxel_size)
-        colors = ListedColormap(["white", _NEITHER, _BOTH, _SELECTED, _UNIFORM])
+        colors = ListedColormap(["none", NEITHER, BOTH, SELECTED, UNIFORM])
         axes.imshow(raster, cmap=colors, vmin=0, vmax=4, origin="lower", extent=extent, interpolation="nearest")
     positions = np.array([f.scene_from_cam[:3, 3] for f in seen])
-    axes.plot(positions @ plane.across, positions @ plane.along, color=_PATH, lw=1.2, zorder=3)
+    axes.plot(positions @ plane.across, positions @ plane.along, color=PATH, lw=1.2, zorder=3)
     by_stamp = {frame.stamp_ns: frame for frame in seen}
-    _draw_cameras(axes, [by_stamp[s] for s in figures.uniform_stamps_ns], plane, _UNIFORM, "s", 30, 4)
+    _draw_cameras(axes, [by_stamp[s] for s in figures.uniform_stamps_ns], plane, UNIFORM, "s", 30, 4)
     selected = {number: by_stamp[stamp] for number, stamp in enumerate(selected_stamps, start=1) if stamp in by_stamp}
-    _draw_cameras(axes, list(selected.values()), plane, _SELECTED, "o", 105, 5)
+    _draw_cameras(axes, list(selected.values()), plane, SELECTED, "o", 105, 5)
     unit = "m" if figures.unit == "m" else "relative units"
     axes.set_xlabel(f"{plane.labels[0]} ({unit})")
     axes.set_ylabel(f"{plane.labels[1]} ({unit})")
     axes.set_aspect("equal", adjustable="datalim")
     _number_cameras(axes, selected, plane)
     axes.tick_params(labelsize=9)
+    return counts
+
+
+def _draw_map(
+    axes: Axes,
+    contact: Sequence[ContactFrame],
+    seen: Sequence[SeenFrame],
+    figures: CoverageFigures,
+    fine_voxel_size: float,
+) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    counts = draw_plan(axes, [frame.stamp_ns for frame in contact], seen, figures, fine_voxel_size)
     share = 100.0 / max(figures.total, 1)
     size = f"{100 * figures.voxel_size:.3g} cm" if figures.unit == "m" else f"{figures.voxel_size:.3g} relative units"
     axes.set_title(
@@ -195,13 +215,13 @@ def _draw_map(
         loc="left",
     )
     handles = [
-        Patch(facecolor=_SELECTED, label=f"only selected frames see it ({counts[2]:,})"),
-        Patch(facecolor=_UNIFORM, label=f"only uniform frames see it ({counts[3]:,})"),
-        Patch(facecolor=_BOTH, label=f"both see it ({counts[1]:,})"),
-        Patch(facecolor=_NEITHER, edgecolor="#bbbbbb", label=f"only other frames see it ({counts[0]:,})"),
-        Line2D([], [], color=_PATH, lw=1.2, label="camera path"),
-        Line2D([], [], color=_SELECTED, marker="o", ls="", ms=8, mec="white", label="selected camera"),
-        Line2D([], [], color=_UNIFORM, marker="s", ls="", ms=6, mec="white", label="uniform camera"),
+        Patch(facecolor=SELECTED, label=f"only selected frames see it ({counts[2]:,})"),
+        Patch(facecolor=UNIFORM, label=f"only uniform frames see it ({counts[3]:,})"),
+        Patch(facecolor=BOTH, label=f"both see it ({counts[1]:,})"),
+        Patch(facecolor=NEITHER, edgecolor="#bbbbbb", label=f"only other frames see it ({counts[0]:,})"),
+        Line2D([], [], color=PATH, lw=1.2, label="camera path"),
+        Line2D([], [], color=SELECTED, marker="o", ls="", ms=8, mec="white", label="selected camera"),
+        Line2D([], [], color=UNIFORM, marker="s", ls="", ms=6, mec="white", label="uniform camera"),
     ]
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9, frameon=False)
 

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spatial_mllm_ros.answering.answer import Answer
 from spatial_mllm_ros.datasets.questions import TimedQuestion
-from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures
+from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures, CoverageSample, SeenFrame
 from spatial_mllm_ros.evaluation.files import versions
 from spatial_mllm_ros.scene.records import Selection
 
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question of the file with its answer and the newest frame when it was asked."""
+    """A question of the file with its answer and the newest frame when it was asked.
+
+    ``score`` is in [0, 1] by the rule of ``replay_scores``; None where no truth is known.
+    """
 
     asked: TimedQuestion
     stamp_ns: int
     answer: Answer
+    score: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayTrace:
+    """What the page shows of a replay and report.json does not hold.
+
+    Attributes:
+        seen: every frame placed in the scene.
+        first_stamp_ns: where times count from.
+        thumbnails: JPEGs of the evidence, by stamp.
+    """
+
+    seen: Sequence[SeenFrame]
+    fine_voxel_size: float
+    first_stamp_ns: int
+    thumbnails: Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,9 @@ class Report:
         left_out: frames left out by the scene, by cause (``thinned`` to the buffer's rate, ...).
         coverage: None when no frame could be placed in the scene.
         configuration: of the session, plain values.
+        coverage_over_time: how coverage grew, on the grid of ``coverage``.
+        hashes: SHA-256 of ``recording``, ``questions``, ``configuration`` and ``model``, as far as they are known.
+        scores: score tables as JSON, see ``ScoreTable.to_json``.
         read_ns, process_ns, ask_ns: where the time went, steady clock.
     """
 
@@ -48,6 +71,10 @@ class Report:
     questions: tuple[AskedQuestion, ...]
     model: Mapping[str, Any]
     configuration: Mapping[str, Any] = field(default_factory=dict)
+    coverage_over_time: tuple[CoverageSample, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    scores: tuple[Mapping[str, Any], ...] = ()
+    trace: ReplayTrace | None = field(default=None, compare=False, repr=False)
     read_ns: int = 0
     process_ns: int = 0
     ask_ns: int = 0
@@ -62,6 +89,9 @@ class Report:
             "selected": list(self.selection.stamps_ns),
             "gains": list(self.selection.gains),
             "coverage": _coverage_json(self.coverage),
+            "coverage_over_time": [asdict(sample) for sample in self.coverage_over_time],
+            "scores": [dict(table) for table in self.scores],
+            "hashes": dict(self.hashes),
             "questions": [_question_json(question) for question in self.questions],
             "model": dict(self.model),
             "versions": versions(),
@@ -89,6 +119,7 @@ def _question_json(item: AskedQuestion) -> dict[str, Any]:
     values: dict[str, Any] = {
         "question": item.asked.question.text,
         "options": list(item.asked.question.options),
+        "type": item.asked.kind or item.asked.question.form.name.lower(),
         "asked_at": item.stamp_ns,
         "status": answer.status.name,
         "message": answer.message,
@@ -106,5 +137,5 @@ def _question_json(item: AskedQuestion) -> dict[str, Any]:
         "timings": asdict(answer.timings),
     }
     if item.asked.truth is not None:
-        values["truth"] = item.asked.truth
+        values |= {"truth": item.asked.truth, "tolerance": item.asked.tolerance, "score": item.score}
     return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spatial_mllm_ros.evaluation.coverage_figures import SeenFrame
 from spatial_mllm_ros.scene.scene import Scene
 
@@ -22,11 +24,17 @@ class SceneRecorder:
         self.fine_voxel_size = 0.0
         self.level = 0
 
-    def process(self) -> None:
-        """Lets the scene encode all frames that wait, and takes down what they have seen."""
+    def process(self, on_window: Callable[[int], None] = lambda _stamp_ns: None) -> None:
+        """Lets the scene encode all frames that wait, and takes down what they have seen.
+
+        Args:
+            on_window: called after every window with the stamp of the newest frame placed, once there is one.
+        """
         scene = self._scene
         while scene.process(max_calls=1) or scene.pending:
             self._take_down()
+            if self.seen:
+                on_window(self.seen[-1].stamp_ns)
         self._take_down()  # also when nothing was placed: an epoch may have ended
 
     def _take_down(self) -> None:

@@ -17,11 +17,11 @@ Family = Callable[[Path], Iterator[Check]]
 
 def families() -> dict[str, Family]:
     """What can be compared, by name. Importing it imports torch, hence not at the top."""
-    from spatial_mllm_ros.evaluation.reference import manifests, preprocess, sampling, spatial_mllm, vggt
+    from spatial_mllm_ros.evaluation.reference import manifests, metrics, preprocess, sampling, spatial_mllm, vggt
 
     return {
         module.__name__.rpartition(".")[2]: module.checks
-        for module in (vggt, spatial_mllm, preprocess, sampling, manifests)
+        for module in (vggt, spatial_mllm, preprocess, sampling, manifests, metrics)
     }
 
 

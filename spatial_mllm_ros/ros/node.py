@@ -23,6 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
 
 from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
 from spatial_mllm_ros.answering.answer import Answer, Status
@@ -35,6 +36,7 @@ from spatial_mllm_ros.ros.conversions import answer_message, selection_message
 from spatial_mllm_ros.ros.diagnostics import camera_status, node_status, scene_status
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.ros.inputs import FrameAssembler, PoseSource, TopicPoses
+from spatial_mllm_ros.ros.markers import MarkerOutput
 from spatial_mllm_ros.ros.parameters import NodeParameters
 from spatial_mllm_ros.ros.tf_poses import TfPoses
 from spatial_mllm_ros.ros.worker import SessionWorker
@@ -64,6 +66,7 @@ class SpatialNode(LifecycleNode):
         self._incompatible_topics: set[str] = set()
         self.open_questions = 0  # asked and not answered yet
         self._selection_publisher = self.create_publisher(FrameSelection, "~/selection", _LATCHED)
+        self._markers = MarkerOutput(self.create_publisher(MarkerArray, "~/markers", _LATCHED))
         self._answer_publisher = self.create_publisher(SpatialAnswer, "~/answers", 10)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # On the steady clock: with use_sim_time, a clock that does not start is just what diagnostics must tell.
@@ -242,6 +245,7 @@ class SpatialNode(LifecycleNode):
         self.open_questions -= 1
         message = answer_message(answer, request.question, self.get_parameter("scene_frame").value)
         self._answer_publisher.publish(message)
+        self._markers.evidence_stamps_ns = answer.evidence_stamps_ns
         return message
 
     async def _answer(self, request: Any, *, cancelled: Any, on_text: Any) -> Answer:
@@ -287,6 +291,9 @@ class SpatialNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         name = self.get_fully_qualified_name()
         session, assembler = self._session, self._assembler
+        if self._worker is not None and session is not None and self._markers.has_viewers():
+            scene_frame = self.get_parameter("scene_frame").value
+            self._worker.do(lambda: self._markers.publish(session.scene, scene_frame))
         state = "active" if self._worker is not None else ("inactive" if session is not None else "unconfigured")
         identity = session.model.identity if session is not None else None
         statuses = [node_status(name, state, identity.name if identity else "", identity.licence if identity else "")]

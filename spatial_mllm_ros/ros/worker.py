@@ -41,6 +41,7 @@ class SessionWorker:
         self._on_scene_changed = on_scene_changed
         self._condition = threading.Condition()
         self._questions: deque[tuple[Inquiry, Callable[[Answer], None]]] = deque()
+        self._errands: deque[Callable[[], None]] = deque(maxlen=4)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="spatial-session", daemon=True)
         self._thread.start()
@@ -61,6 +62,12 @@ class SessionWorker:
                 self._condition.notify_all()
         if refusal is not None:
             done(refusal)
+
+    def do(self, errand: Callable[[], None]) -> None:
+        """Has the thread do something else that is too much for the executor, after the waiting questions."""
+        with self._condition:
+            self._errands.append(errand)
+            self._condition.notify_all()
 
     def frame_added(self) -> None:
         """Tells the thread that the scene has a new frame; cheap."""
@@ -88,15 +95,26 @@ class SessionWorker:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._questions or self._session.scene.pending)
+                self._condition.wait_for(
+                    lambda: self._stopping or self._questions or self._errands or self._session.scene.pending
+                )
                 if self._stopping:
                     return
                 question = self._questions.popleft() if self._questions else None
+                errand = self._errands.popleft() if self._errands and question is None else None
             if question is not None:
                 inquiry, done = question
                 done(self._answer(inquiry))
+            elif errand is not None:
+                self._run_errand(errand)
             else:
                 self._process()
+
+    def _run_errand(self, errand: Callable[[], None]) -> None:
+        try:
+            errand()
+        except Exception:  # noqa: BLE001 (the thread must outlive any defect)
+            _log.exception("An errand of the node failed in a way nobody foresaw.")
 
     def _process(self) -> None:
         try:

@@ -64,3 +64,23 @@ def test_a_missing_file_is_named(tmp_path):
 def test_yaml_cannot_make_objects(tmp_path):
     with pytest.raises(QuestionError):
         load(tmp_path, "- !!python/object/apply:os.system ['true']")
+
+
+def test_a_tolerance_is_in_the_unit_of_the_truth_or_a_share_of_it(tmp_path):
+    path = tmp_path / "q.yaml"
+    path.write_text(
+        "- {question: a, truth: 2.5, tolerance: 10 %, type: far}\n- {question: b, truth: 4, tolerance: 1}\n"
+    )
+    first, second = load_questions(path)
+    assert (first.tolerance, first.kind, second.tolerance, second.kind) == (0.25, "far", 1.0, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [("truth: left, tolerance: 1", "left"), ("truth: 2, tolerance: wide", "wide"), ("truth: 2, tolerance: -1", "-1")],
+)
+def test_a_tolerance_that_means_nothing_is_refused(tmp_path, fields, named):
+    path = tmp_path / "q.yaml"
+    path.write_text(f"- {{question: a, {fields}}}\n")
+    with pytest.raises(QuestionError, match=f"'tolerance'.*{named}"):
+        load_questions(path)

@@ -6,14 +6,17 @@ import pytest
 
 from spatial_mllm_ros.answering.answer import Answer, ModelIdentity, Status, Timings
 from spatial_mllm_ros.answering.question import Question
+from spatial_mllm_ros.answering.setup import SessionConfig
+from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.datasets.bags import write_bag
 from spatial_mllm_ros.datasets.questions import TimedQuestion
 from spatial_mllm_ros.datasets.rgbd_folder import RgbdFolder, write_rgbd_folder
 from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.datasets.sources import open_source
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
-from spatial_mllm_ros.errors import EncoderError, SourceError
-from spatial_mllm_ros.evaluation.replay import replay
+from spatial_mllm_ros.errors import ConfigurationError, EncoderError, SourceError
+from spatial_mllm_ros.evaluation.replay import replay, replay_all
+from spatial_mllm_ros.evaluation.replay_scores import score_of
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
@@ -189,6 +192,86 @@ def test_a_scene_without_geometry_is_reported_and_not_drawn(recording, tmp_path,
     assert written["left_out"]["encoder"] == 23
     assert not (tmp_path / "coverage.png").exists()
     assert "No picture" in caplog.text
+
+
+def answered(**values):
+    return Answer(**({"status": Status.OK, "text": "said"} | values))
+
+
+@pytest.mark.parametrize(
+    ("timed", "answer", "score"),
+    [
+        (TimedQuestion(Question("How far is it?")), answered(value=2.0), None),
+        (TimedQuestion(Question("How far is it?"), truth=2.0, tolerance=0.3), answered(value=2.25), 1.0),
+        (TimedQuestion(Question("How far is it?"), truth=2.0, tolerance=0.3), answered(value=2.35), 0.0),
+        (TimedQuestion(Question("How far is it?"), truth=2.0), answered(value=2.4), 0.7),
+        (TimedQuestion(Question("How far is it?"), truth=2.0), answered(), 0.0),
+        (TimedQuestion(Question("How many are there?"), truth=0), answered(value=0.0), 1.0),
+        (TimedQuestion(Question("Which?", ("a door", "a bed")), truth="a bed"), answered(choice=1), 1.0),
+        (TimedQuestion(Question("Which?", ("a door", "a bed")), truth="b"), answered(choice=1), 1.0),
+        (TimedQuestion(Question("Which?", ("a door", "a bed")), truth="A"), answered(choice=1), 0.0),
+        (TimedQuestion(Question("Which?", ("a door", "a bed")), truth="neither"), answered(choice=1), 0.0),
+        (TimedQuestion(Question("What is red?"), truth="the chair"), answered(text="The chair."), 1.0),
+        (TimedQuestion(Question("What is red?"), truth="chair"), answered(status=Status.DEADLINE, text="chair"), 0.0),
+    ],
+)
+def test_answers_are_scored_against_truth_and_tolerance(timed, answer, score):
+    assert score_of(timed, answer) == (score if score is None else pytest.approx(score))
+
+
+def test_scores_hashes_and_the_growth_of_coverage_are_in_the_report(recording, tmp_path):
+    asked = (
+        TimedQuestion(Question("What do you see?"), truth="6 frames", kind="mine"),
+        TimedQuestion(Question("And early?"), at_s=0.0, truth="6 frames"),
+    )
+    with open_source(recording) as source:
+        report = replay(source, session(), asked, tmp_path, configuration={"frames": 6}, hashes={"recording": "ab"})
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert [q["score"] for q in written["questions"]] == [1.0, 0.0]
+    (table,) = written["scores"]
+    assert (table["scorer"], table["questions"]) == ("replay", 2)
+    assert {f["name"]: f["value"] for f in table["figures"]} == {
+        "mine": 1.0,
+        "text": 0.0,
+        "macro, all": 0.5,
+        "micro, all": 0.5,
+    }
+    assert written["hashes"]["recording"] == "ab"
+    assert written["hashes"]["model"] == "0" * 64
+    assert len(written["hashes"]["configuration"]) == 64
+    samples = report.coverage_over_time
+    assert [s.total for s in samples] == sorted(s.total for s in samples)
+    assert samples[-1].selected == report.coverage.selected
+    assert samples[-1].total == report.coverage.total
+    assert all(s.selected <= s.total and s.uniform <= s.total for s in samples)
+    assert len(samples) > 5
+
+
+def test_several_recordings_have_a_folder_each_and_one_page(recording, tmp_path):
+    with open_source(recording) as source:
+        write_bag(tmp_path / "walk", source)
+    questions = tmp_path / "questions.yaml"
+    questions.write_text(
+        "- question: How many boxes are there?\n  truth: 13\n  tolerance: 10 %\n  at: 1\n- question: Where are we?\n"
+    )
+    arguments = ["replay", str(recording), str(tmp_path / "walk"), "--questions", str(questions)]
+    options = ["--frames", "4", "--rate-hz", "3", "--max-new-tokens", "2", "--device", "cpu"]
+    for name in ("one", "two"):
+        assert main([*arguments, *options, "--out", str(tmp_path / name)]) == 0
+    out = tmp_path / "one"
+    combined = json.loads((out / "report.json").read_text())
+    assert [r["name"] for r in combined["recordings"]] == ["clip", "walk"]
+    assert combined["scores"][0]["questions"] == 2
+    assert combined["recordings"][0]["hashes"]["recording"] != combined["recordings"][1]["hashes"]["recording"]
+    page = (out / "report.html").read_text()
+    assert page.count("<h2>Coverage over time of") == 2
+    assert "How many boxes are there?" in page
+    assert "13 ± 1.3" in page
+    for name in ("01_clip", "02_walk"):
+        reports = [json.loads((tmp_path / run / name / "report.json").read_text()) for run in ("one", "two")]
+        assert without_timings(reports[0]) == without_timings(reports[1])
+    with pytest.raises(ConfigurationError, match="3 files of questions were given for 2"):
+        replay_all([recording] * 2, [questions] * 3, tmp_path / "x", SessionConfig())
 
 
 def test_an_output_folder_that_cannot_be_made_is_an_error(recording, tmp_path):

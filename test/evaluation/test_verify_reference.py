@@ -82,7 +82,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pa
 
 
 def test_every_family_skips_a_folder_without_its_files(tmp_path: Path) -> None:
-    assert list(families()) == ["vggt", "spatial_mllm", "preprocess", "sampling", "manifests"]
+    assert list(families()) == ["vggt", "spatial_mllm", "preprocess", "sampling", "manifests", "metrics"]
     assert verify_reference(tmp_path) == []
 
 

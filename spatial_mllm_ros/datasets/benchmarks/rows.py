@@ -1,0 +1,123 @@
+"""Rows of annotation files (JSON lines, JSON, Parquet), one broken row not costing the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spatial_mllm_ros.errors import ConfigurationError, SourceError
+
+ROW_SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row and where it stands; ``values`` is None where it cannot be read, and ``message`` says why."""
+
+    place: str
+    values: Mapping[str, Any] | None
+    message: str = ""
+
+
+class RowError(Exception):
+    """A row lacks something; inside this package only, where it becomes a Problem."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+def read_rows(path: Path, *, key: str = "") -> Iterator[Row]:
+    """The rows of ``path`` in order.
+
+    Args:
+        key: of a JSON object, where its list of rows is; "" when the file itself is the list.
+
+    Raises:
+        SourceError: the file cannot be read, or is no list of rows at all.
+        ConfigurationError: a Parquet file, and pyarrow is not installed.
+    """
+    try:
+        if path.suffix == ".jsonl":
+            yield from _json_lines(path)
+        elif path.suffix == ".parquet":
+            yield from _parquet(path)
+        else:
+            yield from _json_list(path, key)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def text_of(values: Mapping[str, Any], name: str) -> str:
+    """A field as text; numbers become text as JSON writes them.
+
+    Raises:
+        RowError: it is absent or empty.
+    """
+    value = values.get(name)
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
+        return str(value)
+    raise RowError("missing_field", f"the field {name!r} is {'absent' if value is None else repr(value)}.")
+
+
+def texts_of(values: Mapping[str, Any], name: str, *, required: bool = False) -> tuple[str, ...]:
+    """A field that is a list of texts or numbers; () where it is absent or null and not ``required``.
+
+    Raises:
+        RowError: it is required and absent or empty, or no list.
+    """
+    value = values.get(name)
+    if value is None and not required:
+        return ()
+    if not isinstance(value, (list, tuple)) or (required and not value):
+        raise RowError("missing_field", f"the field {name!r} is {value!r} and not a list of texts.")
+    return tuple(str(item) for item in value)
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                place = f"{path.name}, line {number}"
+                try:
+                    yield _checked(place, json.loads(line.decode("utf-8")))
+                except ValueError as error:
+                    yield Row(place, None, f"it is not JSON: {error}")
+
+
+def _json_list(path: Path, key: str) -> Iterator[Row]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SourceError(f"{path} is not JSON ({error}); fetch it again.") from error
+    rows = content.get(key) if key and isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise SourceError(f"{path} holds no list of questions{f' under {key!r}' if key else ''}.")
+    for number, values in enumerate(rows, 1):
+        yield _checked(f"{path.name}, entry {number}", values)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigurationError(
+            f"Reading {path.name} needs pyarrow; install it with: pip install 'spatial-mllm-ros[parquet]', or give the "
+            "questions as JSON lines."
+        ) from error
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise SourceError(f"{path} is not a readable Parquet file ({error}); fetch it again.") from error
+    for number, values in enumerate(table.to_pylist(), 1):
+        yield _checked(f"{path.name}, row {number}", values)
+
+
+def _checked(place: str, values: Any) -> Row:
+    if isinstance(values, dict):
+        return Row(place, values)
+    return Row(place, None, f"it is {type(values).__name__} and not an object with fields.")

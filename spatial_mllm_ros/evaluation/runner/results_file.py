@@ -1,0 +1,137 @@
+"""Answers on disk as they are given: append-only, flushed to the disk one by one, each question once.
+
+A run that is killed at any moment loses at most the answer that it was writing; started again it goes on with the next
+question. Several processes write a file each, and all read all of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from spatial_mllm_ros.errors import ConfigurationError, SourceError
+
+_PATTERN = "answers*.jsonl"
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """One finished question.
+
+    Attributes:
+        frames: positions in the clip of the frames that the model saw.
+        seconds: of work, its share of what was done for the whole clip included.
+    """
+
+    id: str
+    prediction: str
+    prompt: str
+    frames: tuple[int, ...]
+    seconds: float
+
+
+class ResultsFile:
+    """The answers of one process, open for appending; a context manager.
+
+    Args:
+        folder: of the run; made if need be.
+        rank: of this process among the ``world`` that share the run.
+        settings: what the answers depend on; a folder with answers of other settings is refused.
+
+    Raises:
+        ConfigurationError: another process writes this file, or the folder's answers were made with other settings.
+        SourceError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, rank: int, settings: Mapping[str, Any]) -> None:
+        name = "answers.jsonl" if rank == 0 else f"answers.{rank}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = (folder / name).open("a+b")
+        except OSError as error:
+            raise SourceError(f"The answers cannot be written to {folder / name}: {error.strerror}.") from error
+        try:
+            self._take_over(folder, name, dict(settings))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _take_over(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigurationError(f"Another process is writing {folder / name}; let it end, or stop it.") from error
+        self._drop_torn_line()
+        for path in sorted(folder.glob(_PATTERN)):
+            _check_settings(path, settings)
+        if self._file.seek(0, os.SEEK_END) == 0:
+            self._append({"settings": settings})
+
+    def append(self, answer: StoredAnswer) -> None:
+        """Writes one answer; when this returns it is on the disk."""
+        self._append(asdict(answer))
+
+    def _append(self, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps(values, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _drop_torn_line(self) -> None:
+        """What follows the last line end was being written when the process died."""
+        end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        whole = self._file.read().rfind(b"\n") + 1
+        if whole < end:
+            self._file.truncate(whole)
+
+    def close(self) -> None:
+        """Closes the file, and with it ends its lock."""
+        self._file.close()
+
+    def __enter__(self) -> ResultsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_answers(folder: Path) -> dict[str, StoredAnswer]:
+    """All finished questions of all processes by id; of an id that was answered twice the first one in file order."""
+    found: dict[str, StoredAnswer] = {}
+    for path in sorted(folder.glob(_PATTERN)):
+        for values in _lines(path):
+            if "id" in values:
+                answer = StoredAnswer(**{**values, "frames": tuple(values["frames"])})
+                found.setdefault(answer.id, answer)
+    return found
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    stored = next((line["settings"] for line in _lines(path) if "settings" in line), None)
+    if stored is None:
+        return
+    wanted = json.loads(json.dumps(settings))
+    differing = sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name))
+    if differing:
+        listed = "; ".join(f"{name}: {stored.get(name)!r} then, {wanted.get(name)!r} now" for name in differing)
+        raise ConfigurationError(
+            f"The answers in {path} were made with other settings ({listed}); give another --out folder, or the same "
+            "settings to go on."
+        )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    *whole, _being_written = path.read_bytes().split(b"\n")
+    for number, line in enumerate(whole, 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise SourceError(f"{path}, line {number} is damaged ({error}); take the line out to go on.") from error
