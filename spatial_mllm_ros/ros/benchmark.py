@@ -21,7 +21,8 @@ from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.msg import SpatialAnswer
 from spatial_mllm_ros.ros.conversions import stamp_ns
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
-from spatial_mllm_ros.ros.node import SpatialNode, spin_until_shutdown
+from spatial_mllm_ros.ros.node import SpatialNode
+from spatial_mllm_ros.ros.spinning import spin_until_shutdown
 from spatial_mllm_ros.srv import SpatialQuery
 
 _RATE_HZ = 30.0

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -17,7 +13,6 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -29,7 +24,7 @@ from spatial_mllm_ros.action import SpatialQuery as SpatialQueryAction
 from spatial_mllm_ros.answering.answer import Answer, Status
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
-from spatial_mllm_ros.answering.setup import SessionConfig, open_session
+from spatial_mllm_ros.answering.setup import open_session
 from spatial_mllm_ros.errors import QuestionError, SpatialMllmError
 from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer
 from spatial_mllm_ros.ros.conversions import answer_message, selection_message
@@ -38,14 +33,13 @@ from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.ros.inputs import FrameAssembler, PoseSource, TopicPoses
 from spatial_mllm_ros.ros.markers import MarkerOutput
 from spatial_mllm_ros.ros.parameters import NodeParameters
+from spatial_mllm_ros.ros.spinning import spin_until_shutdown
 from spatial_mllm_ros.ros.tf_poses import TfPoses
 from spatial_mllm_ros.ros.worker import SessionWorker
-from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.srv import SpatialQuery
 
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _NS = 1_000_000_000
-_LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
 
 
 class SpatialNode(LifecycleNode):
@@ -92,7 +86,7 @@ class SpatialNode(LifecycleNode):
         """Reads the parameters, loads the model, and subscribes."""
         try:
             self._settings = NodeParameters.read(self)
-            self._session = open_session(_session_config(self._settings))
+            self._session = open_session(self._settings.session_config())
             self._subscribe(self._settings, self._session)
         except SpatialMllmError as error:
             self.get_logger().error(f"Cannot be configured ({error.code}): {error}")
@@ -310,79 +304,6 @@ class SpatialNode(LifecycleNode):
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(message)
-
-
-def _session_config(parameters: NodeParameters) -> SessionConfig:
-    return SessionConfig(
-        checkpoint=parameters["checkpoint"],
-        device=parameters["device"],
-        threads=parameters["threads"],
-        max_new_tokens=parameters["query.max_new_tokens"],
-        encoder_window=parameters["encoder.window"],
-        encoder_anchors=parameters["encoder.anchors"],
-        encoder_image_width_px=parameters["encoder.image_width_px"],
-        encoder_backend=parameters["encoder.backend"],
-        encoder_exports=parameters["encoder.exports"],
-        scene=SceneConfig(
-            ring_frames=parameters["buffer.capacity"],
-            ring_bytes=parameters["buffer.max_bytes"],
-            rate_hz=parameters["buffer.rate_hz"],
-            keyframes=parameters["buffer.keyframe_capacity"],
-            keyframe_bytes=parameters["buffer.keyframe_max_bytes"],
-            selected_frames=parameters["selection.frames"],
-            voxel_size_m=parameters["selection.voxel_size_m"],
-        ),
-    )
-
-
-class _RosLogHandler(logging.Handler):
-    """Sends the package's log records to the node's logger, and so to /rosout."""
-
-    def __init__(self, logger: Any) -> None:
-        super().__init__(logging.INFO)
-        self._logger = logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One record, at its own level; rclpy binds a level to the line of the call, so each has a line of its own."""
-        text = self.format(record)
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        else:
-            self._logger.info(text)
-
-
-def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lambda: False) -> None:
-    """Runs ``node`` until SIGINT, SIGTERM or ``should_stop``; then ends its work and destroys it.
-
-    rclpy must have been initialised without its own signal handlers: they take the context away at once, and whoever
-    waits for an answer would never get one. Must be called from the main thread.
-    """
-    stop = threading.Event()
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda *_: stop.set())
-    handler = _RosLogHandler(node.get_logger())
-    package_log = logging.getLogger("spatial_mllm_ros")
-    package_log.setLevel(logging.INFO)
-    package_log.addHandler(handler)
-    # The worker runs Python between its kernels; image callbacks must not wait 5 ms (the default) for their turn.
-    sys.setswitchinterval(0.0005)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set() and not should_stop():
-            executor.spin_once(timeout_sec=0.5)
-        node.close()
-        end_s = time.monotonic() + _LAST_ANSWERS_S
-        while node.open_questions and time.monotonic() < end_s:
-            executor.spin_once(timeout_sec=0.05)
-    finally:
-        node.close()
-        package_log.removeHandler(handler)
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
 
 
 def main(args: list[str] | None = None) -> None:

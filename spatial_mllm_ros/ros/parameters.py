@@ -11,6 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.engines.choose import BACKENDS
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.scene.config import SceneConfig
 
 
 @dataclass(frozen=True)
@@ -146,3 +147,26 @@ class NodeParameters:
                 f"Parameter checkpoint names {checkpoint!r}, which is not a folder; give the folder with config.json."
             )
         return cls(values)
+
+    def session_config(self) -> SessionConfig:
+        """The session that these parameters describe."""
+        return SessionConfig(
+            checkpoint=self["checkpoint"],
+            device=self["device"],
+            threads=self["threads"],
+            max_new_tokens=self["query.max_new_tokens"],
+            encoder_window=self["encoder.window"],
+            encoder_anchors=self["encoder.anchors"],
+            encoder_image_width_px=self["encoder.image_width_px"],
+            encoder_backend=self["encoder.backend"],
+            encoder_exports=self["encoder.exports"],
+            scene=SceneConfig(
+                ring_frames=self["buffer.capacity"],
+                ring_bytes=self["buffer.max_bytes"],
+                rate_hz=self["buffer.rate_hz"],
+                keyframes=self["buffer.keyframe_capacity"],
+                keyframe_bytes=self["buffer.keyframe_max_bytes"],
+                selected_frames=self["selection.frames"],
+                voxel_size_m=self["selection.voxel_size_m"],
+            ),
+        )

@@ -1,0 +1,69 @@
+"""How the node runs: its executor, its signals, its log, and an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+
+if TYPE_CHECKING:
+    from spatial_mllm_ros.ros.node import SpatialNode
+
+_LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
+
+
+def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Runs ``node`` until SIGINT, SIGTERM or ``should_stop``; then ends its work and destroys it.
+
+    rclpy must have been initialised without its own signal handlers: they take the context away at once, and whoever
+    waits for an answer would never get one. Must be called from the main thread.
+    """
+    stop = threading.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: stop.set())
+    handler = _RosLogHandler(node.get_logger())
+    package_log = logging.getLogger("spatial_mllm_ros")
+    package_log.setLevel(logging.INFO)
+    package_log.addHandler(handler)
+    # The worker runs Python between its kernels; image callbacks must not wait 5 ms (the default) for their turn.
+    sys.setswitchinterval(0.0005)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set() and not should_stop():
+            executor.spin_once(timeout_sec=0.5)
+        node.close()
+        end_s = time.monotonic() + _LAST_ANSWERS_S
+        while node.open_questions and time.monotonic() < end_s:
+            executor.spin_once(timeout_sec=0.05)
+    finally:
+        node.close()
+        package_log.removeHandler(handler)
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+class _RosLogHandler(logging.Handler):
+    """Sends the package's log records to the node's logger, and so to /rosout."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record, at its own level; rclpy binds a level to the line of the call, so each has a line of its own."""
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
