@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType, SceneQuestion
-
-_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+from spatial_mllm_ros.evaluation.scorers.relative_accuracy import official_mra
 
 Guess = Callable[[SceneQuestion], str]
 
@@ -19,8 +18,7 @@ def score(question: SceneQuestion, guess: str) -> float:
     """0..1 by the rules of VSI-Bench: mean relative accuracy for numbers, exact match for letters."""
     if not question.type.is_number:
         return float(guess == question.truth)
-    truth = float(question.truth)
-    return float((abs(float(guess) - truth) / truth <= 1.0 - _THRESHOLDS).mean())
+    return official_mra(float(guess), float(question.truth))
 
 
 def constant_guesser(past: Sequence[SceneQuestion]) -> Guess:
