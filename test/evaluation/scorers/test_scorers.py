@@ -46,7 +46,9 @@ def test_a_truth_of_zero_is_an_error_that_names_the_published_one():
     assert vsi("vlmevalkit", "room_size_estimation", "0.4", "0") == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("scorer", [s for s in SCORERS if s.benchmark not in ("scanqa", "sqa3d")], ids=str)
+@pytest.mark.parametrize(
+    "scorer", [s for s in SCORERS if s.benchmark not in ("scanqa", "sqa3d")], ids=lambda s: f"{s.benchmark}-{s.name}"
+)
 def test_an_unknown_question_type_is_refused_by_name(scorer):
     with pytest.raises(QuestionTypeError, match="'colour_of_things'"):
         scorer.score("colour_of_things", "red", ("red",))
