@@ -29,7 +29,9 @@ from spatial_mllm_ros.ros.live_run import (
     use_own_domain,
 )
 
-_DEMO_ROOM, _DEMO_FRAMES = 4, 120  # of the test split; 8 seconds
+_ROOM = 0  # of the test split: two rooms, where choosing frames pays
+_WALK = RecordingConfig(frames=200, rate_hz=4.0)  # 50 s, which the camera needs to see both
+_SPEED = 4
 _FRAMES_BEFORE_THE_FIRST_QUESTION = 4
 _DURING = Question("How many chairs are in this room?")
 _AFTER = (
@@ -53,13 +55,15 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     """
     use_own_domain()
     out_dir.mkdir(parents=True, exist_ok=True)
+    speed = 1
     with contextlib.ExitStack() as stack:
         if source is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spatial_mllm_demo_")))
             _say("No recording given: rendering a walk through a generated room.")
-            source = write_room(folder, split_seed("test", _DEMO_ROOM), "rgbd", RecordingConfig(frames=_DEMO_FRAMES))
+            source = write_room(folder, split_seed("test", _ROOM), "rgbd", _WALK)
+            speed = _SPEED
         recording = stack.enter_context(open_source(source))
-        selection = _play_and_ask(recording, source, out_dir, checkpoint)
+        selection = _play_and_ask(recording, source, speed, out_dir, checkpoint)
         gains = {stamp_ns(stamp): gain for stamp, gain in zip(selection.stamps, selection.gains, strict=True)}
         figures = write_live_picture(out_dir / PICTURE_FILE, recording, gains, checkpoint)
     _say(
@@ -71,7 +75,7 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     return 0
 
 
-def _play_and_ask(recording: FrameSource, source: Path, out_dir: Path, checkpoint: str) -> FrameSelection:
+def _play_and_ask(recording: FrameSource, source: Path, speed: int, out_dir: Path, checkpoint: str) -> FrameSelection:
     first = next(iter(recording))
     with_depth = ", depth and poses" if first.depth_m is not None and first.scene_from_cam is not None else ""
     _say(f"Recording: {recording.name} ({recording.frame_count} frames{with_depth}).")
@@ -82,7 +86,7 @@ def _play_and_ask(recording: FrameSource, source: Path, out_dir: Path, checkpoin
     ):
         client.until(client.ready, "the node's service /spatial_query", STARTUP_S)
         asker = _Asker(client)
-        with running(player_command(source), player_log, "player") as player:
+        with running(player_command(source, "--rate", str(speed)), player_log, "player") as player:
             client.until(
                 lambda: len(client.selected()) >= _FRAMES_BEFORE_THE_FIRST_QUESTION or player.poll() == 0,
                 "the first selected frames",
