@@ -10,9 +10,15 @@ from typing import Any
 def add_commands(commands: Any) -> None:
     """Adds `benchmark`."""
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
+    benchmark.add_argument(
+        "parts",
+        nargs="*",
+        type=_part,
+        metavar="PART",
+        help=f"what to measure, of {', '.join(_PARTS)} (default: {' and '.join(_DEFAULT_PARTS)})",
+    )
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
-    benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
-    benchmark.add_argument("--only", choices=tuple(_PARTS), help="measure only this part (default: selection and node)")
+    benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
     benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
@@ -21,11 +27,18 @@ def add_commands(commands: Any) -> None:
     benchmark.set_defaults(run=_benchmark)
 
 
+def _part(name: str) -> str:
+    # not argparse's choices: before Python 3.12 they refuse an empty list
+    if name not in _PARTS:
+        raise argparse.ArgumentTypeError(f"unknown part {name!r}; there are {', '.join(_PARTS)}")
+    return name
+
+
 def _benchmark(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.evaluation.benchmark import report
 
     rows: list[dict[str, Any]] = []
-    for part in (arguments.only,) if arguments.only else _DEFAULT_PARTS:
+    for part in arguments.parts or _DEFAULT_PARTS:
         rows += _PARTS[part](arguments)
     report(rows, arguments.json)
     return 0
