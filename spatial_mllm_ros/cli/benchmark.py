@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from spatial_mllm_ros.errors import ConfigurationError
+
 
 def add_commands(commands: Any) -> None:
     """Adds `benchmark`."""
@@ -19,6 +21,8 @@ def add_commands(commands: Any) -> None:
     )
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
+    benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream or query here")
+    benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
     benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
@@ -37,10 +41,16 @@ def _part(name: str) -> str:
 def _benchmark(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.evaluation.benchmark import report
 
+    parts = arguments.parts or _DEFAULT_PARTS
+    drawn = [part for part in parts if part in _PLOTS]
+    if arguments.plot is not None and len(drawn) != 1:
+        raise ConfigurationError(f"--plot draws one part; name one of {', '.join(_PLOTS)} with it.")
     rows: list[dict[str, Any]] = []
-    for part in arguments.parts or _DEFAULT_PARTS:
+    for part in parts:
         rows += _PARTS[part](arguments)
     report(rows, arguments.json)
+    if arguments.plot is not None:
+        _PLOTS[drawn[0]](rows, arguments.plot)
     return 0
 
 
@@ -80,6 +90,18 @@ def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return evaluation_rows(arguments.recording)
 
 
+def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_stream import stream_rows
+
+    return stream_rows(arguments.recording, frames=arguments.frames)
+
+
+def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_plots import draw_stream
+
+    draw_stream(rows, path)
+
+
 _PARTS = {
     "selection": _selection,
     "node": _node,
@@ -87,5 +109,7 @@ _PARTS = {
     "encoder": _encoder,
     "evaluation": _evaluation,
     "training": _training,
+    "stream": _stream,
 }
+_PLOTS = {"stream": _draw_stream}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one
