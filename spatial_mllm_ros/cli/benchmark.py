@@ -24,6 +24,12 @@ def add_commands(commands: Any) -> None:
     benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream or query here")
     benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
     benchmark.add_argument(
+        "--query-sizes",
+        default="tiny,mid",
+        help="models of the part query, of tiny, mid, full (default tiny,mid; full has 5.3 billion random weights)",
+    )
+    benchmark.add_argument("--checkpoint", type=Path, help="measure this model in the part query instead")
+    benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
         help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
@@ -96,6 +102,18 @@ def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return stream_rows(arguments.recording, frames=arguments.frames)
 
 
+def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_query import query_rows
+
+    return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
+
+
+def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_plots import draw_query
+
+    draw_query(rows, path)
+
+
 def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
     from spatial_mllm_ros.evaluation.benchmark_plots import draw_stream
 
@@ -110,6 +128,7 @@ _PARTS = {
     "evaluation": _evaluation,
     "training": _training,
     "stream": _stream,
+    "query": _query,
 }
-_PLOTS = {"stream": _draw_stream}
+_PLOTS = {"stream": _draw_stream, "query": _draw_query}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one
