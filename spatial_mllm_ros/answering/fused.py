@@ -103,8 +103,8 @@ class FusedAnswerModel:
         called_ns = time.monotonic_ns()
         first_token_ns, log_probability = 0, 0.0
         generated: list[int] = []
-        # Not the library's generate(): to set that up takes longer than the first token of a small model, and on a
-        # kept cache it wants masks, ids and positions of the whole prompt.
+        # Not the library's generate(): its set-up adds to every first token, and on a kept cache it wants masks, ids
+        # and positions of the whole prompt.
         unread, position = question_ids(self._loaded.tokenizer, prompt), prefix.next_position
         stopped = should_stop()
         with prefix.cache.question() as cache:
