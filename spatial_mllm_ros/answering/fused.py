@@ -38,7 +38,14 @@ class FusedAnswerModel:
         self.tokens = TokenCache(cache_bytes)
         self.identity = loaded.identity
 
-    def prepare(self, frames: Sequence[Frame], *, epoch: int, should_yield: Callable[[], bool]) -> WarmContext | None:
+    def prepare(
+        self,
+        frames: Sequence[Frame],
+        *,
+        epoch: int,
+        should_yield: Callable[[], bool],
+        may_pause: Callable[[], bool] = lambda: False,
+    ) -> WarmContext | None:
         """See AnswerModel."""
         stamps_ns = tuple(frame.stamp_ns for frame in frames)
         if epoch != self._epoch:
@@ -47,7 +54,7 @@ class FusedAnswerModel:
         if self._begun is None or self._begun[0] != stamps_ns:
             self._begun = (stamps_ns, self.build(frames, epoch=epoch))
         try:
-            prefix = self._begun[1].run([frame.rgb for frame in frames], should_yield)
+            prefix = self._begun[1].run([frame.rgb for frame in frames], should_yield, may_pause)
         except torch.OutOfMemoryError as error:
             self.forget()
             torch.cuda.empty_cache()

@@ -135,13 +135,13 @@ class SessionWorker:
         self._refresh_next = False
         until_ns = time.monotonic_ns() + max(self._window_ns, _LEAST_SLICE_NS)
 
-        def should_yield() -> bool:
-            if self._stopping or self._questions or self._errands:
-                return True
-            return bool(self._session.scene.pending) and time.monotonic_ns() >= until_ns
-
         try:
-            self._session.refresh(should_yield)
+            self._session.refresh(
+                should_yield=lambda: self._stopping or bool(self._questions),
+                may_pause=lambda: (
+                    bool(self._errands) or (self._session.scene.pending > 0 and time.monotonic_ns() >= until_ns)
+                ),
+            )
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; the old context is still there)
             _log.exception("Refreshing the context failed in a way nobody foresaw.")
 
