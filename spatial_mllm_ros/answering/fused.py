@@ -38,7 +38,14 @@ class FusedAnswerModel:
         self.tokens = TokenCache(cache_bytes)
         self.identity = loaded.identity
 
-    def prepare(self, frames: Sequence[Frame], *, epoch: int, should_yield: Callable[[], bool]) -> WarmContext | None:
+    def prepare(
+        self,
+        frames: Sequence[Frame],
+        *,
+        epoch: int,
+        should_yield: Callable[[], bool],
+        may_pause: Callable[[], bool] = lambda: False,
+    ) -> WarmContext | None:
         """See AnswerModel."""
         stamps_ns = tuple(frame.stamp_ns for frame in frames)
         if epoch != self._epoch:
@@ -47,7 +54,7 @@ class FusedAnswerModel:
         if self._begun is None or self._begun[0] != stamps_ns:
             self._begun = (stamps_ns, self.build(frames, epoch=epoch))
         try:
-            prefix = self._begun[1].run([frame.rgb for frame in frames], should_yield)
+            prefix = self._begun[1].run([frame.rgb for frame in frames], should_yield, may_pause)
         except torch.OutOfMemoryError as error:
             self.forget()
             torch.cuda.empty_cache()
@@ -103,8 +110,8 @@ class FusedAnswerModel:
         called_ns = time.monotonic_ns()
         first_token_ns, log_probability = 0, 0.0
         generated: list[int] = []
-        # Not the library's generate(): to set that up takes longer than the first token of a small model, and on a
-        # kept cache it wants masks, ids and positions of the whole prompt.
+        # Not the library's generate(): its set-up adds to every first token, and on a kept cache it wants masks, ids
+        # and positions of the whole prompt.
         unread, position = question_ids(self._loaded.tokenizer, prompt), prefix.next_position
         stopped = should_stop()
         with prefix.cache.question() as cache:

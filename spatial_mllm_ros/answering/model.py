@@ -44,7 +44,14 @@ class AnswerModel(Protocol):
 
     identity: ModelIdentity
 
-    def prepare(self, frames: Sequence[Frame], *, epoch: int, should_yield: Callable[[], bool]) -> WarmContext | None:
+    def prepare(
+        self,
+        frames: Sequence[Frame],
+        *,
+        epoch: int,
+        should_yield: Callable[[], bool],
+        may_pause: Callable[[], bool] = lambda: False,
+    ) -> WarmContext | None:
         """Reads ``frames`` (at least one, of one size, in stamp order), so that questions about them can be asked.
 
         The frames alone decide what a context is: made at once or in many calls, with or without anything kept from
@@ -53,11 +60,12 @@ class AnswerModel(Protocol):
         Args:
             frames: the evidence.
             epoch: of the scene; (epoch, stamp) names a frame.
-            should_yield: asked often; True ends the call soon.
+            should_yield: asked often; True ends the call soon, and some work may have to be done again.
+            may_pause: asked now and then, where nothing is lost; True ends the call.
 
         Returns:
-            the context; None when asked to yield. Called again with the same frames, it goes on where it was left;
-            with others, what had been done is given up.
+            the context; None when asked to yield or pause. Called again with the same frames, it goes on where it was
+            left; with others, what had been done is given up.
 
         Raises:
             ModelOutOfMemoryError: the device's memory does not hold this many frames.

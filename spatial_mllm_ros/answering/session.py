@@ -59,12 +59,20 @@ class SpatialSession:
         """In how long there is something to refresh; None: not before the scene changes."""
         return self.keeper.seconds_to_refresh()
 
-    def refresh(self, should_yield: Callable[[], bool] = lambda: False) -> bool:
-        """Makes the next context, in as many calls as it is asked to yield; True when it has taken the old one's place.
+    def refresh(
+        self,
+        should_yield: Callable[[], bool] = lambda: False,
+        may_pause: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Makes the next context, in as many calls as it is interrupted; True when it has taken the old one's place.
 
         Never raises for what a model can do wrong: it is logged, and tried again after a while.
+
+        Args:
+            should_yield: True ends the call within one layer of the model.
+            may_pause: True ends it at the next point where nothing is lost.
         """
-        return self.keeper.refresh(should_yield)
+        return self.keeper.refresh(should_yield, may_pause)
 
     def drop_context(self) -> None:
         """Forgets what was read in advance, as after another scene was loaded."""

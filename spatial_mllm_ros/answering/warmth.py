@@ -121,11 +121,12 @@ class ContextKeeper:
                 waiting_ns = max(waiting_ns, of_age_ns - now_ns)
         return max(0, waiting_ns) / _S
 
-    def refresh(self, should_yield: Callable[[], bool]) -> bool:
+    def refresh(self, should_yield: Callable[[], bool], may_pause: Callable[[], bool] = lambda: False) -> bool:
         """Goes on making the next context, or begins to; True when it has taken the old one's place.
 
-        Asked to yield it returns soon, keeps what it has done, and leaves the old context as it is. It does not look
-        whether a refresh is due: see ``seconds_to_refresh``. A failure is logged, and tried again after a while.
+        Asked to yield or pause (see ``AnswerModel.prepare``) it returns soon, keeps what it has done, and leaves the
+        old context as it is. It does not look whether a refresh is due: see ``seconds_to_refresh``. A failure is
+        logged, and tried again after a while.
         """
         epoch = self._scene.epoch
         if self._target is None or self._target.selection.epoch != epoch:
@@ -137,7 +138,7 @@ class ContextKeeper:
         # Whatever goes wrong below, known or not, is not tried again at once, over and over.
         self._not_before_ns = time.monotonic_ns() + round(max(self.config.max_age_s, 1.0) * _S)
         try:
-            context = self._made(target, lambda: should_yield() or self._scene.epoch != epoch)
+            context = self._made(target, lambda: should_yield() or self._scene.epoch != epoch, may_pause)
         except ModelOutOfMemoryError as error:
             self._target = None
             if len(target.frames) > 2:
@@ -210,10 +211,14 @@ class ContextKeeper:
         self._frames_that_fit = (context.epoch, len(context.stamps_ns) // 2)
         return True
 
-    def _made(self, part: Evidence, should_yield: Callable[[], bool]) -> WarmContext | None:
+    def _made(
+        self, part: Evidence, should_yield: Callable[[], bool], may_pause: Callable[[], bool] = lambda: False
+    ) -> WarmContext | None:
         started_ns = time.monotonic_ns()
         try:
-            context = self._model.prepare(part.frames, epoch=part.selection.epoch, should_yield=should_yield)
+            context = self._model.prepare(
+                part.frames, epoch=part.selection.epoch, should_yield=should_yield, may_pause=may_pause
+            )
         finally:
             self._spent_ns += time.monotonic_ns() - started_ns
         if context is None:

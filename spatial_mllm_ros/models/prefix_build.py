@@ -18,7 +18,7 @@ from spatial_mllm_ros.models.token_cache import TokenCache
 from spatial_mllm_ros.models.tokenization import ChatTokenizer
 from spatial_mllm_ros.models.vggt import TrunkPass
 
-_PREFILL_TOKENS = 512  # read at once: what is lost at most when the prefill is left, and a bound of its memory
+_PREFILL_TOKENS = 256  # read at once: what is lost at most when the prefill is left, and a bound of its memory
 _ROOM_TOKENS = 512  # of question and answer behind the prefix
 
 
@@ -64,38 +64,56 @@ class PrefixBuild:
         self._prefix: PromptPrefix | None = None
         self._read = 0
 
-    def run(self, images: Sequence[np.ndarray], should_yield: Callable[[], bool]) -> PromptPrefix | None:
+    def run(
+        self,
+        images: Sequence[np.ndarray],
+        should_yield: Callable[[], bool],
+        may_pause: Callable[[], bool] = lambda: False,
+    ) -> PromptPrefix | None:
         """Goes on from where it was left.
 
         Args:
             images: uint8 [H, W, 3] R G B each, of one size; the same at every call.
             should_yield: asked before every transformer layer, or, where an engine is the spatial encoder, before and
-                after its pass.
+                after its pass. The frame, pair or part of the prompt in work has to be begun again.
+            may_pause: asked where nothing is lost: after each frame pair, layer of the aggregator, and part of the
+                prompt. So whoever pauses it for others again and again still sees it end.
 
         Returns:
-            the prefix; None when it was asked to yield: call again to go on.
+            the prefix; None when it was asked to yield or pause: call again to go on.
 
         Raises:
             ConfigurationError: frames of different size.
             EngineError: the vision encoders gave values that are not finite.
         """
+
+        def rest() -> None:
+            if should_yield() or may_pause():
+                raise Preempted
+
         try:
             with torch.inference_mode(), interruptible(self._model.blocks, should_yield):
-                for _, stage in self.stages(images):
-                    if should_yield():
-                        return None
+                if should_yield():
+                    return None
+                for _, stage in self.stages(images, rest):
                     stage()
         except Preempted:
             return None
         return self._prefix
 
-    def stages(self, images: Sequence[np.ndarray]) -> list[tuple[str, Callable[[], None]]]:
-        """The work by stage, in order, each by its name: to be called in inference mode; one that is done is quick."""
+    def stages(
+        self, images: Sequence[np.ndarray], rest: Callable[[], None] = lambda: None
+    ) -> list[tuple[str, Callable[[], None]]]:
+        """The work by stage, in order, each by its name: to be called in inference mode; one that is done is quick.
+
+        Args:
+            rest: called where a stage may be left at no loss.
+        """
         return [
-            ("frames", lambda: self._encode_frames(images)),
-            ("trunk", lambda: self._mix_frames(images)),
-            ("connector", self._connect),
-            ("prefill", self._prefill),
+            ("frames", lambda: self._encode_frames(images, rest)),
+            ("trunk", lambda: self._mix_frames(images, rest)),
+            ("connector", lambda: self._connect(rest)),
+            ("prefill", lambda: self._prefill(rest)),
         ]
 
     @property
@@ -103,7 +121,7 @@ class PrefixBuild:
         """Rows and columns of patches."""
         return self._size[0] // PATCH_PX, self._size[1] // PATCH_PX
 
-    def _encode_frames(self, images: Sequence[np.ndarray]) -> None:
+    def _encode_frames(self, images: Sequence[np.ndarray], rest: Callable[[], None]) -> None:
         """DINOv2's patch tokens of each frame, Qwen's visual tokens of each pair."""
         if self._visual is not None or self._spatial is not None or self._trunk is not None:
             return
@@ -118,6 +136,7 @@ class PrefixBuild:
             patch_tokens = [self._frame_tokens(index, side, prepared) for side, index in enumerate(pair)]
             self._pair_tokens.append(self._tokens_of_pair(pair, prepared))
             self._patch_tokens += patch_tokens
+            rest()
 
     def _frame_tokens(self, index: int, side: int, prepared: _Lazily) -> torch.Tensor:
         if self._model.model.last_layer_source is not None:
@@ -140,7 +159,7 @@ class PrefixBuild:
             self._token_cache.put(key, tokens)
         return tokens
 
-    def _mix_frames(self, images: Sequence[np.ndarray]) -> None:
+    def _mix_frames(self, images: Sequence[np.ndarray], rest: Callable[[], None]) -> None:
         """The aggregator's last layer, over all frames jointly: no cache helps here, every frame sees every other."""
         if self._visual is not None or self._spatial is not None:
             return
@@ -157,15 +176,17 @@ class PrefixBuild:
             self._patch_tokens = []
         while self._trunk.layers_done < encoder.config.depth:
             self._trunk.step()
+            rest()
         self._spatial = self._trunk.output()[0, :, encoder.config.patch_start :]
         self._trunk = None
 
-    def _connect(self) -> None:
+    def _connect(self, rest: Callable[[], None]) -> None:
         if self._visual is not None or self._spatial is None:
             return
         while len(self._added) < len(self._pairs):  # pair by pair, which is what it merges, so that it can be left
             first = 2 * len(self._added)
             self._added.append(self._model.model.connected(self._spatial[first : first + 2], self._grid))
+            rest()
         tokens = torch.cat(self._pair_tokens)
         visual = tokens + torch.cat(self._added).to(tokens.device, tokens.dtype)
         if not bool(torch.isfinite(visual).all()):
@@ -174,7 +195,7 @@ class PrefixBuild:
         self._spatial = None
         self._pair_tokens, self._patch_tokens, self._added = [], [], []
 
-    def _prefill(self) -> None:
+    def _prefill(self, rest: Callable[[], None]) -> None:
         """Keys and values of the prefix in the language model, some hundred tokens at a time."""
         visual = self._visual
         if visual is None:
@@ -195,6 +216,8 @@ class PrefixBuild:
             part = slice(self._read, self._read + _PREFILL_TOKENS)
             model.read_on(embeds[:, part], positions[:, :, part].to(model.device), cache)
             self._read = min(self._read + _PREFILL_TOKENS, len(token_ids))
+            if self._read < len(token_ids):
+                rest()
         cache.seal()
 
 

@@ -33,7 +33,7 @@ class ScriptedModel:
         self.frames_that_fit = frames_that_fit
         self.seen = []
 
-    def prepare(self, frames, *, epoch, should_yield):
+    def prepare(self, frames, *, epoch, should_yield, may_pause=lambda: False):
         self.seen.append([frame.stamp_ns for frame in frames])
         if len(frames) > self.frames_that_fit:
             raise ModelOutOfMemoryError(f"{len(frames)} frames")
