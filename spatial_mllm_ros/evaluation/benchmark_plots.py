@@ -61,17 +61,11 @@ def draw_stream(rows: Sequence[Row], path: Path) -> None:
     Raises:
         ConfigurationError: there is no such row.
     """
-    by_name = {row["name"]: row for row in rows}
-    streams = [match[1] for name in by_name if (match := re.match(r"stream\.(.+)\.coverage_ever$", name))]
-    if not streams:
-        raise ConfigurationError(
-            "There is no stream among the rows to draw; measure with `spatial_mllm benchmark stream`."
-        )
+    streams = _measured(rows, "stream", "coverage_ever")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(3, len(streams), sharex="col", squeeze=False)
-        for column, stream in zip(panels.T, streams, strict=True):
-            own = {name.removeprefix(f"stream.{stream}."): row for name, row in by_name.items()}
+        for column, own in zip(panels.T, streams.values(), strict=True):
             title = own["frame_p50_ms"]["detail"].split(", JPEG")[0].replace(": ", ":\n", 1)
             column[0].set_title(title, fontsize=9.5, loc="left")
             _draw_coverage(column[0], own)
@@ -96,17 +90,11 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
     Raises:
         ConfigurationError: there is no such row.
     """
-    by_name = {row["name"]: row for row in rows}
-    models = [match[1] for name in by_name if (match := re.match(r"query\.(.+)\.warm\.total_p50_ms$", name))]
-    if not models:
-        raise ConfigurationError(
-            "There is no question among the rows to draw; measure with `spatial_mllm benchmark query`."
-        )
+    models = _measured(rows, "query", "warm.total_p50_ms")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(models), 1, squeeze=False, sharex=True)[:, 0]
-        for axes, model in zip(panels, models, strict=True):
-            own = {name.removeprefix(f"query.{model}."): row for name, row in by_name.items()}
+        for axes, (model, own) in zip(panels, models.items(), strict=True):
             setting = own["warm.total_p50_ms"]["detail"].split("; ")[-1].split(", at most")[0]
             axes.set_title(f"{model}: {setting}", fontsize=9.5, loc="left")
             _draw_ways(axes, own)
@@ -114,6 +102,17 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
         panels[-1].set_xlabel("milliseconds from the question's arrival (logarithmic; bar: p50, whisker: p95)")
 
     _write_svg(draw, path, width_in=8.6, height_in=0.9 + 2.2 * len(models))
+
+
+def _measured(rows: Sequence[Row], part: str, known_by: str) -> dict[str, dict[str, Row]]:
+    """Per stream or model that was measured, its rows by their last names."""
+    named = {row["name"]: row for row in rows}
+    found = re.findall(rf"^{part}\.(.+)\.{re.escape(known_by)}$", "\n".join(named), re.MULTILINE)
+    if not found:
+        raise ConfigurationError(
+            f"There is nothing of the part {part} among the rows to draw; measure with `spatial_mllm benchmark {part}`."
+        )
+    return {one: {name.removeprefix(f"{part}.{one}."): row for name, row in named.items()} for one in found}
 
 
 def _draw_ways(axes: Axes, rows: Mapping[str, Row]) -> None:

@@ -18,17 +18,16 @@ from spatial_mllm_ros.answering.parsing import answer_text
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
 from spatial_mllm_ros.answering.warmth import evidence_of
-from spatial_mllm_ros.answering.wording import benchmark_wording
 from spatial_mllm_ros.datasets.recording import FIRST_STAMP_NS
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
-from spatial_mllm_ros.evaluation.published_pipeline import ColdAnswer, PublishedPipeline
+from spatial_mllm_ros.evaluation.published_pipeline import ColdAnswer, PublishedPipeline, asked_text
 from spatial_mllm_ros.evaluation.query_models import SIZES, QuerySize, random_model, size_of_checkpoint
 from spatial_mllm_ros.evaluation.stream_frames import PERIOD_NS, SentFrame, rooms_walk, sent_frames
 from spatial_mllm_ros.frames.codec import decode_compressed_color
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm, load_spatial_mllm
 from spatial_mllm_ros.models.preparation import evaluation_frame_indices
-from spatial_mllm_ros.models.prompts import question_ids, user_text
+from spatial_mllm_ros.models.prompts import question_ids
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
@@ -139,7 +138,7 @@ def measure(name: str, loaded: LoadedSpatialMllm, size: QuerySize, walk: Walk | 
     rows = [row for way in WAYS for row in _way_rows(f"query.{name}", way, columns[way], detail)]
     rows += _ratio_rows(f"query.{name}", columns, warm, detail, aims=name == "mid")
     same = np.mean([answer_text(cold.text) == asked.text for cold, asked in zip(chosen, newest, strict=False)])
-    tokens = [_question_tokens(loaded, question) for question in QUESTIONS]
+    tokens = [len(question_ids(loaded.tokenizer, asked_text(question, loaded))) for question in QUESTIONS]
     context = robot.session.context
     rows += [
         _row(f"query.{name}.same_answers", 100 * same, "%", "100", "warm and cold on the same frames, texts compared"),
@@ -214,11 +213,6 @@ class _Robot:
 
 def _question(number: int) -> Question:
     return QUESTIONS[number % len(QUESTIONS)]
-
-
-def _question_tokens(loaded: LoadedSpatialMllm, question: Question) -> int:
-    text = user_text(benchmark_wording(question.text), question.options, loaded.fusion, numeric=question.form.is_number)
-    return len(question_ids(loaded.tokenizer, text))
 
 
 def _cold(answer: ColdAnswer) -> Asked:

@@ -28,6 +28,12 @@ from spatial_mllm_ros.models.vggt import VggtOutput
 from spatial_mllm_ros.scene.selection import select_offline
 
 
+def asked_text(question: Question, loaded: LoadedSpatialMllm) -> str:
+    """The user's text that a model is asked with."""
+    wording = benchmark_wording(question.text)
+    return user_text(wording, question.options, loaded.fusion, numeric=question.form.is_number)
+
+
 @dataclass(frozen=True)
 class ColdAnswer:
     """What was generated and what it took, from the call; steady clock.
@@ -106,15 +112,12 @@ class PublishedPipeline:
     @torch.inference_mode()
     def _answer(self, question: Question, frames: Sequence[np.ndarray], called_ns: int, sampled_ns: int) -> ColdAnswer:
         loaded = self._loaded
-        prompt = user_text(
-            benchmark_wording(question.text), question.options, loaded.fusion, numeric=question.form.is_number
-        )
         prepared = prepare_video(frames, loaded.budget)
         visual_embeds = loaded.model.visual_embeddings(prepared)
         if visual_embeds.is_cuda:
             torch.cuda.synchronize(visual_embeds.device)
         seen_ns = time.monotonic_ns()
-        inputs = build_inputs(loaded.tokenizer, prepared, prompt).to(loaded.model.device)
+        inputs = build_inputs(loaded.tokenizer, prepared, asked_text(question, loaded)).to(loaded.model.device)
         clock = _FirstTokenClock()
         ids = loaded.model.generate(
             **inputs.for_generate(),

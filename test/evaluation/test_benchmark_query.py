@@ -159,7 +159,7 @@ def test_the_rows_name_every_way_and_hold_what_the_issue_compares(loaded, monkey
 def test_unknown_sizes_and_rows_of_other_parts_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="Unknown model sizes huge; there are tiny, mid, full"):
         query_rows(["huge"])
-    with pytest.raises(ConfigurationError, match="no question among the rows"):
+    with pytest.raises(ConfigurationError, match="nothing of the part query"):
         draw_query([], tmp_path / "query.svg")
 
 
