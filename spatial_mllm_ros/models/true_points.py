@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn import functional as F
 
 _SHORTEST_M, _LONGEST_M = 0.25, 64.0  # wavelengths: finer than furniture, longer than any flat
 
@@ -20,7 +21,7 @@ def point_tokens(points_m: torch.Tensor, width: int) -> torch.Tensor:
     Args:
         points_m: float [..., 3], metres, in the frame of the video's first camera; NaN where a point is not known,
             which gives a token of zeros.
-        width: of a token, a multiple of 6.
+        width: of a token, at least 6; numbers beyond its last multiple of 6 are zero.
 
     Returns:
         float32 [..., width].
@@ -29,4 +30,5 @@ def point_tokens(points_m: torch.Tensor, width: int) -> torch.Tensor:
     steps = torch.arange(count, device=points_m.device) / max(1, count - 1)
     wavelengths_m = _SHORTEST_M * (_LONGEST_M / _SHORTEST_M) ** steps
     angles = points_m.float()[..., None] * (2 * math.pi / wavelengths_m)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(-2).nan_to_num(0.0)
+    tokens = torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(-2).nan_to_num(0.0)
+    return F.pad(tokens, (0, width - tokens.shape[-1]))

@@ -223,7 +223,8 @@ class GeometryDataConfig:
 
     Attributes:
         recordings: RGB-D folders; none: generated rooms, new ones in every batch.
-        rooms_rates_hz: frames per second of clips of rooms, taken in turn; 0 spreads the frames over the whole walk.
+        rooms_rates_hz: frames per second of clips of rooms, taken in turn; they begin anywhere in a walk. 0 spreads the
+            frames over the whole walk.
         frames: per sample; the first one is the reference.
         longest_step: most recorded frames between two frames of a sample.
         width_px: of the images as VGGT sees them, a multiple of 14; the height keeps the aspect.
@@ -231,7 +232,7 @@ class GeometryDataConfig:
     """
 
     recordings: tuple[Path, ...] = ()
-    rooms_rates_hz: tuple[float, ...] = (4.0, 2.0, 1.0, 0.0)
+    rooms_rates_hz: tuple[float, ...] = (15.0, 8.0, 4.0, 0.0)
     frames: int = 8
     longest_step: int = 10
     width_px: int = 224
@@ -254,7 +255,7 @@ class GeometryLossConfig:
         scale: metric divides all lengths by unit_m, so that the model learns metres; normalised divides each sample by
             the mean distance of its points from the first camera, as the published model was trained.
         unit_m: length that the model calls 1, where the scale is metric.
-        camera, depth, points: weights of the three losses.
+        camera, depth, points: weights of the three losses; a head of weight 0 is not run and learns nothing.
         gradient: weight of the differences between neighbouring pixels, in the losses of depth and points.
         confidence: weight of the logarithm that keeps confidences from sinking to their lowest value.
         refinement_decay: weight of a camera refinement step over that of the next one.
@@ -281,6 +282,7 @@ class GeometryLossConfig:
         for name in ("unit_m", "huber", "refinement_decay"):
             _check(self, name, getattr(self, name) > 0, "above 0")
         _check(self, "measure_samples", self.measure_samples >= 1, "at least 1")
+        _check(self, "camera", self.camera + self.depth + self.points > 0, "above 0 where depth and points are 0")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class RoomGeometryBatches:
     def _clip(self, rate_hz: float) -> ClipConfig:
         width = self._data.width_px
         height = round(width / _ASPECT / _PATCH_PX) * _PATCH_PX
-        return ClipConfig(frames=self._data.frames, width_px=width, height_px=height, rate_hz=rate_hz)
+        frames = self._data.frames
+        return ClipConfig(frames=frames, width_px=width, height_px=height, rate_hz=rate_hz, anywhere=True)
 
 
 def clips_as_batch(clips: Sequence[Clip]) -> GeometryBatch:

@@ -24,7 +24,7 @@ from spatial_mllm_ros.training.sft_batch import SftRow, encode_dialogue
 from spatial_mllm_ros.training.token_truth import token_truth
 
 _ROOMS = "rooms 1"
-_WIDTH_PX, _HEIGHT_PX = 112, 84
+_SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
 _SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
 _LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
 DESCRIBE = "List the objects that are in this video, and the size of the rooms."
@@ -64,9 +64,9 @@ class RoomRows:
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
         return SftRow(prepared, dialogues, token_truth(clip))
 
-    @staticmethod
-    def _clip(frames: int) -> ClipConfig:
-        return ClipConfig(frames=frames, width_px=_WIDTH_PX, height_px=_HEIGHT_PX, sensor=_SENSOR)
+    def _clip(self, frames: int) -> ClipConfig:
+        height, width = self._loaded.budget.size_px(*_SHAPE_PX)  # what the model sees, so that nothing is resized
+        return ClipConfig(frames=frames, width_px=width, height_px=height, sensor=_SENSOR)
 
 
 def description(scene: SceneAnnotation) -> str:

@@ -20,6 +20,7 @@ from spatial_mllm_ros.models.preparation import (
     training_frame_indices,
 )
 from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
+from spatial_mllm_ros.training.loop import seed_everything
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
@@ -37,6 +38,7 @@ class SftStage:
     name = "sft"
 
     def __init__(self, loaded: LoadedSpatialMllm, config: SftConfig, bad: BadSamples) -> None:
+        seed_everything(config.run.seed, 0, 0)  # the head that is dropped at the end begins with random weights
         self.objective = SftObjective(loaded.model, config.model)
         self.bad = bad
         self._loaded = loaded
