@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from spatial_mllm_ros.datasets.rooms.stream import RoomStream, StreamConfig
 from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
+from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import user_text
 from spatial_mllm_ros.training.config import SftDataConfig
@@ -28,6 +30,21 @@ _SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the siz
 _SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
 _LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
 DESCRIBE = "List the objects that are in this video, and the size of the rooms."
+
+
+#: What varies within the fixed wording of questions about rooms, for the tokenizer.
+VARYING_WORDS = (*LABELS, "left", "right", "back", "front", "turn", "yes", "no", "rooms")
+
+
+def room_texts(rooms: int, fusion: Fusion, *, questions: int = 3) -> Iterator[str]:
+    """Questions about so many training rooms as they are asked, and their answers, for a tokenizer to learn from."""
+    config = StreamConfig(worlds=1, clip=ClipConfig(frames=8, width_px=56, height_px=42), questions_per_type=questions)
+    for batch in itertools.islice(iter(RoomStream(config)), rooms):
+        for question in batch.questions[0]:
+            yield user_text(question.text, question.options, fusion, numeric=question.type.is_number)
+            yield question.truth
+        yield user_text(DESCRIBE, (), fusion)
+        yield description(batch.clips[0].annotation)
 
 
 class RoomRows:
@@ -59,7 +76,7 @@ class RoomRows:
         fusion, tokenizer = self._loaded.fusion, self._loaded.tokenizer
         asked = [(user_text(q.text, q.options, fusion, numeric=q.type.is_number), q.truth) for q in questions]
         if self._data.rooms_describe or not asked:
-            asked.append((DESCRIBE, description(clip.annotation)))
+            asked.append((user_text(DESCRIBE, (), fusion), description(clip.annotation)))
         dialogues = [encode_dialogue(tokenizer, [turn]) for turn in asked]
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
         return SftRow(prepared, dialogues, token_truth(clip))

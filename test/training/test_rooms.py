@@ -189,7 +189,7 @@ def test_a_blind_model_sees_no_difference_and_a_zeroed_one_reads_no_points(start
     assert loss(one) != pytest.approx(loss(one, spatial="true_points"), rel=1e-6)
 
 
-def test_every_row_asks_for_the_description_and_answers_stay_apart(start):
+def test_every_row_asks_for_the_description_unless_told_not_to(start):
     loaded = load_spatial_mllm(start)
     row = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_questions=2), seed=0).rows(3, 2)[1]
     texts = [loaded.tokenizer.decode(torch.tensor(dialogue.ids)) for dialogue in row.dialogues]
