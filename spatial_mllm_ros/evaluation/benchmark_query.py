@@ -79,8 +79,11 @@ class Asked:
     text: str
 
 
-def query_rows(sizes: Sequence[str], checkpoint: Path | None = None) -> list[Row]:
+def query_rows(sizes: Sequence[str], checkpoint: Path | None = None, *, walk: Walk | None = None) -> list[Row]:
     """Rows of models with random weights of these sizes, or of a checkpoint folder instead.
+
+    Args:
+        walk: what is seen before the questions; None: ten rooms, again and again.
 
     Raises:
         ConfigurationError: an unknown size.
@@ -89,13 +92,13 @@ def query_rows(sizes: Sequence[str], checkpoint: Path | None = None) -> list[Row
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if checkpoint is not None:
         loaded = load_spatial_mllm(checkpoint, device=device)
-        return measure(checkpoint.resolve().name, loaded, size_of_checkpoint(loaded))
+        return measure(checkpoint.resolve().name, loaded, size_of_checkpoint(loaded), walk)
     unknown = [name for name in sizes if name not in SIZES]
     if unknown:
         raise ConfigurationError(f"Unknown model sizes {', '.join(unknown)}; there are {', '.join(SIZES)}.")
     rows = []
     for name in sizes:
-        rows += measure(name, random_model(name, SIZES[name], device=device), SIZES[name])
+        rows += measure(name, random_model(name, SIZES[name], device=device), SIZES[name], walk)
     return rows
 
 

@@ -16,6 +16,7 @@ from spatial_mllm_ros.evaluation.published_pipeline import PublishedPipeline
 from spatial_mllm_ros.evaluation.query_models import SIZES, random_model, size_of_checkpoint
 from spatial_mllm_ros.evaluation.stream_frames import rooms_walk
 from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.models.checkpoints import save_spatial_mllm
 from spatial_mllm_ros.models.preparation import PixelBudget
 from spatial_mllm_ros.models.vggt import VggtOutput
 from spatial_mllm_ros.scene.selection import select_offline
@@ -162,6 +163,18 @@ def test_unknown_sizes_and_rows_of_other_parts_are_refused(tmp_path):
         query_rows(["huge"])
     with pytest.raises(ConfigurationError, match="nothing of the part query"):
         draw_query([], tmp_path / "query.svg")
+
+
+def test_a_checkpoint_is_measured_under_its_own_name(loaded, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark_query, "_CANDIDATES", 4)
+    monkeypatch.setitem(SIZES, "tiny", replace(SMALL, chosen=1, warm=2))
+    save_spatial_mllm(tmp_path / "little", loaded.model, loaded.config, loaded.tokenizer)
+    rows = query_rows([], tmp_path / "little", walk=Walk(rooms=1, frames_per_room=8, histories=(8,)))
+    assert {row["name"].split(".")[1] for row in rows} == {"little"}
+    named = {row["name"]: row for row in rows}
+    assert "frames of 56x56" in named["query.little.warm.first_token_p50_ms"]["detail"]
+    assert named["query.little.published_over_warm"]["aim"] == ""
+    assert named["query.little.same_answers"]["value"] == 100
 
 
 def test_a_checkpoint_is_shown_frames_of_its_own_size(loaded):
