@@ -40,7 +40,7 @@ _HELD_COLORS = {"ring": "#56b4e9", "keyframes": "#0072b2", "index": "#e69f00"}
 _CURVES = {
     "ever": ("seen by any frame so far", PATH, (0, (1, 1.5))),
     "held": ("seen by a frame still held", "#009e73", "-"),
-    "unlimited": ("as many, none forgotten", UNIFORM, "-"),
+    "unlimited": ("as many of all so far", UNIFORM, "-"),
     "selected": ("the frames selected", SELECTED, (0, (4, 2))),
 }
 
