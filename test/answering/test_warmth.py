@@ -53,6 +53,7 @@ class SlowModel:
         self.clock = clock
         self.text = text
         self.frames_that_fit = frames_that_fit
+        self.frames_beside_a_question = 100
         self.begun = ((), 0)
         self.made = []
         self.fails = None
@@ -79,6 +80,8 @@ class SlowModel:
         return WarmContext(epoch, stamps, self.identity.sha256, self.clock.now_ns, prefix=Prefix())
 
     def generate(self, question, context, *, should_stop, on_text=None):
+        if len(context.stamps_ns) > self.frames_beside_a_question:
+            raise ModelOutOfMemoryError(f"a question beside {len(context.stamps_ns)} frames")
         said = []
         for word in self.text.split():
             if should_stop():
@@ -332,6 +335,19 @@ def test_out_of_memory_halves_the_frames_of_this_epoch_for_refresh_and_question_
     walk.more(4, start_s=10)
     walk.session.refresh()
     assert len(walk.session.context.stamps_ns) == 4
+
+
+def test_a_context_that_leaves_no_memory_for_a_question_is_made_of_half_the_frames(walk):
+    walk.more(4)
+    walk.session.refresh()
+    walk.model.frames_beside_a_question = 2
+    answer = walk.answer()
+    assert (answer.status, answer.context, answer.rung) == (Status.OK, "cold", Rung.FEWER_FRAMES)
+    assert [len(stamps) for stamps in walk.model.made] == [4, 2]
+    walk.model.frames_beside_a_question = 1
+    answer = walk.answer()
+    assert (answer.status, answer.rung) == (Status.OUT_OF_MEMORY, Rung.NONE)
+    assert "beside 2 frames" in answer.message
 
 
 def test_fewer_frames_when_all_of_them_would_take_too_long(walk):
