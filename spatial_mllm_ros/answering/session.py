@@ -160,8 +160,11 @@ class SpatialSession:
                 should_yield=should_stop,
             )
         if context is None:
-            stamps_ns = evidence.stamps_ns
-            return replace(self._ended(inquiry, evidence.selection.epoch), evidence_stamps_ns=stamps_ns)
+            return replace(
+                self._ended(inquiry, evidence.selection.epoch),
+                evidence_stamps_ns=evidence.stamps_ns,
+                timings=Timings(vision_ns=time.monotonic_ns() - called_ns),
+            )
         asked_ns = time.monotonic_ns()
         generation = self.model.generate(inquiry.question, context, should_stop=should_stop, on_text=inquiry.on_text)
         if generation.finished:

@@ -82,8 +82,7 @@ class ContextKeeper:
     @property
     def current(self) -> WarmContext | None:
         """The context of the present epoch; None while there is none."""
-        if self._current is not None and self._current.epoch != self._scene.epoch:
-            self.drop()
+        self._forget_ended_epochs()
         return self._current
 
     @property
@@ -97,17 +96,17 @@ class ContextKeeper:
         self._not_before_ns = 0
 
     def suits(self, evidence: Evidence, usable_share: float) -> bool:
-        """Whether the context there is may answer for ``evidence``."""
-        current = self.current
-        return current is not None and changed_share(current.stamps_ns, evidence.stamps_ns) <= usable_share
+        """Whether the context there is may answer for ``evidence``, or for what memory holds of it."""
+        current, wanted = self.current, self._fitting(evidence)
+        return current is not None and changed_share(current.stamps_ns, wanted.stamps_ns) <= usable_share
 
     def seconds_to_refresh(self) -> float | None:
         """In how long ``refresh`` has something to do; None: not before the scene changes."""
+        current, now_ns = self.current, time.monotonic_ns()
         if not self.config.refresh:
             return None
-        current, now_ns = self.current, time.monotonic_ns()
         waiting_ns = max(0, self._not_before_ns - now_ns)
-        if self._target is not None and self._target.selection.epoch == self._scene.epoch:
+        if self._target is not None:
             return waiting_ns / _S
         wanted = self._fitting(evidence_of(self._scene))
         if not wanted.frames:
@@ -128,10 +127,11 @@ class ContextKeeper:
         old context as it is. It does not look whether a refresh is due: see ``seconds_to_refresh``. A failure is
         logged, and tried again after a while.
         """
-        epoch = self._scene.epoch
-        if self._target is None or self._target.selection.epoch != epoch:
+        self._forget_ended_epochs()
+        if self._target is None:
             self._target, self._spent_ns = self._fitting(evidence_of(self._scene)), 0
         target = self._target
+        epoch = target.selection.epoch
         if not target.frames:
             self._target = None
             return False
@@ -177,6 +177,7 @@ class ContextKeeper:
             ModelOutOfMemoryError: also with two frames.
             SpatialMllmError: the model cannot read them.
         """
+        self._forget_ended_epochs()
         self._current = None
         under_way = self._target
         if under_way is not None and changed_share(under_way.stamps_ns, evidence.stamps_ns) <= usable_share:
@@ -227,6 +228,13 @@ class ContextKeeper:
         self._target = None
         self._current = replace(context, left_out=part.left_out)
         return self._current
+
+    def _forget_ended_epochs(self) -> None:
+        epoch = self._scene.epoch
+        if self._current is not None and self._current.epoch != epoch:
+            self._current, self._not_before_ns = None, 0
+        if self._target is not None and self._target.selection.epoch != epoch:
+            self._target, self._not_before_ns = None, 0  # it holds frames
 
     def _fitting(self, evidence: Evidence) -> Evidence:
         """``evidence``, or as many of its frames as memory was found to hold in this epoch."""

@@ -53,6 +53,7 @@ class SlowModel:
         self.clock = clock
         self.text = text
         self.frames_that_fit = frames_that_fit
+        self.frames_beside_a_question = 100
         self.begun = ((), 0)
         self.made = []
         self.fails = None
@@ -79,6 +80,8 @@ class SlowModel:
         return WarmContext(epoch, stamps, self.identity.sha256, self.clock.now_ns, prefix=Prefix())
 
     def generate(self, question, context, *, should_stop, on_text=None):
+        if len(context.stamps_ns) > self.frames_beside_a_question:
+            raise ModelOutOfMemoryError(f"a question beside {len(context.stamps_ns)} frames")
         said = []
         for word in self.text.split():
             if should_stop():
@@ -277,8 +280,11 @@ def test_at_most_two_contexts_are_alive_and_after_a_refresh_one(walk):
 def test_the_end_of_an_epoch_ends_the_context(walk):
     walk.more(4)
     walk.session.refresh()
+    walk.more(1)
+    walk.session.refresh(may_pause=lambda: True)
     walk.more(1, start_s=10)
     assert walk.session.context is None
+    assert not walk.session.keeper.refreshing
     answer = walk.answer()
     assert (answer.context, answer.evidence_stamps_ns) == ("cold", walk.evidence)
     assert len(walk.evidence) == 1
@@ -332,6 +338,28 @@ def test_out_of_memory_halves_the_frames_of_this_epoch_for_refresh_and_question_
     walk.more(4, start_s=10)
     walk.session.refresh()
     assert len(walk.session.context.stamps_ns) == 4
+
+
+def test_what_memory_holds_of_the_evidence_is_as_good_as_all_of_it_once_that_is_known(clock):
+    walk = Walk(clock, usable_share=0.2)
+    walk.model.frames_that_fit = 2
+    walk.more(4)
+    assert walk.answer().context == "cold"
+    assert walk.answer().context == "warm"
+    assert walk.session.ask(COUNT).context == "warm"
+
+
+def test_a_context_that_leaves_no_memory_for_a_question_is_made_of_half_the_frames(walk):
+    walk.more(4)
+    walk.session.refresh()
+    walk.model.frames_beside_a_question = 2
+    answer = walk.answer()
+    assert (answer.status, answer.context, answer.rung) == (Status.OK, "cold", Rung.FEWER_FRAMES)
+    assert [len(stamps) for stamps in walk.model.made] == [4, 2]
+    walk.model.frames_beside_a_question = 1
+    answer = walk.answer()
+    assert (answer.status, answer.rung) == (Status.OUT_OF_MEMORY, Rung.NONE)
+    assert "beside 2 frames" in answer.message
 
 
 def test_fewer_frames_when_all_of_them_would_take_too_long(walk):

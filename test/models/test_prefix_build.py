@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
+from spatial_mllm_ros.models.connectors import Fusion, connector_for
 from spatial_mllm_ros.models.prefix_build import PrefixBuild
 from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import context_ids
@@ -123,6 +124,16 @@ def test_left_before_any_layer_it_goes_on_and_ends_with_the_same(loaded, small_b
     assert build.run(frames, lambda: next(asked) >= asked_before) is None
     assert next(asked) == asked_before + 1  # it did not go on after it had been told to stop
     assert equal(build.run(frames, never), made)
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_a_connector_merges_pairs_that_do_not_see_each_other(fusion):
+    torch.manual_seed(3)
+    connector = connector_for(fusion, spatial_dim=6, language_dim=10).eval()
+    patch_tokens = torch.randn(6, 4 * 8, 6)  # a grid of 4 rows and 8 columns
+    with torch.inference_mode():
+        pairs = [connector(patch_tokens[first : first + 2], (4, 8)) for first in (0, 2, 4)]
+        assert torch.allclose(torch.cat(pairs), connector(patch_tokens, (4, 8)), atol=1e-6)
 
 
 def test_left_between_the_layers_of_the_language_model_it_reads_that_part_again(loaded, small_budget, frames, made):
