@@ -18,7 +18,7 @@ class AutoGeometryEncoder:
 
     A window without anchors starts an epoch: that is why ``anchor_count`` is at least 1 here, also while the sensor,
     which looks at no anchors, is in use. The choice holds for the whole epoch, so lengths of two kinds never mix. An
-    epoch that starts with a loaded scene is announced by ``forget_choice``; where that scene has no metres, it is VGGT.
+    epoch that starts with a loaded scene is announced by ``forget_choice``; where nothing measured that scene, it is VGGT.
 
     Args:
         sensor: the encoder for frames with depth, pose and intrinsics.
@@ -84,8 +84,8 @@ class AutoGeometryEncoder:
 
     def _choose(self, first: Frame, anchors: Sequence[Anchor]) -> GeometryEncoder:
         missing = self._sensor.missing(first)
-        if any(anchor.geometry.scale_source is ScaleSource.MODEL for anchor in anchors):
-            missing.append("place in a scene that has no metres")  # which the sensor would need
+        if any(anchor.geometry.scale_source not in (ScaleSource.DEPTH, ScaleSource.TF) for anchor in anchors):
+            missing.append("place by its pose in a scene that poses did not make")
         if not missing:
             _log.info("Geometry of this epoch comes from the depth sensor: frame %d has all it needs.", first.stamp_ns)
             return self._sensor

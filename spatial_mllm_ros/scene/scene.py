@@ -46,6 +46,11 @@ class Scene:
         self._cached: tuple[object, Selection, list[Frame]] | None = None
         self._map = self._new_map(epoch=0)
 
+    @property
+    def encoder_name(self) -> str:
+        """Name of the encoder, for reports."""
+        return self._encoder.name
+
     # The camera's side
 
     def lease(self, height_px: int, width_px: int) -> np.ndarray:
