@@ -18,7 +18,7 @@ class AutoGeometryEncoder:
 
     A window without anchors starts an epoch: that is why ``anchor_count`` is at least 1 here, also while the sensor,
     which looks at no anchors, is in use. The choice holds for the whole epoch, so lengths of two kinds never mix. An
-    epoch that starts with a loaded scene is announced by ``forget_choice``; where nothing measured that scene, it is VGGT.
+    epoch that starts with a loaded scene is announced by ``forget_choice``; where nothing measured it, it is VGGT.
 
     Args:
         sensor: the encoder for frames with depth, pose and intrinsics.

@@ -211,7 +211,8 @@ class SavedFolder:
             raise StorageError(
                 "newer",
                 f"{self.folder / MANIFEST_NAME} has version {str(found)[:40]}; this program reads up to {version}. "
-                f"Load it with the release that wrote it ({str(self.manifest.get('code_version'))[:40]}) or a later one.",
+                f"Load it with a release not older than the one that wrote it, "
+                f"{str(self.manifest.get('code_version'))[:40]}.",
             )
         self.used: set[str] = set()  #: names of the files read so far
         _check_seal(self.manifest, self.folder)
@@ -230,7 +231,9 @@ class SavedFolder:
         """
         entry = self.manifest["files"].get(name)
         if entry is None:
-            raise StorageError("tampered", f"{self.folder / MANIFEST_NAME} uses {name!r} and does not list it.")
+            raise StorageError(
+                "tampered", f"{self.folder / MANIFEST_NAME} uses {name!r} and does not list it. Use another copy."
+            )
         content = self._bytes(name, entry["bytes"])
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise StorageError(
@@ -248,7 +251,7 @@ class SavedFolder:
             with os.fdopen(descriptor, "rb") as stream:
                 status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
-                    raise StorageError("foreign", f"{path} is not a plain file; it is refused.")
+                    raise StorageError("foreign", f"{path} is not a plain file; it is refused. Use another copy.")
                 exact = name != MANIFEST_NAME
                 if status.st_size > most or (exact and status.st_size != most):
                     raise StorageError(
@@ -263,7 +266,7 @@ class SavedFolder:
             ) from None
         except OSError as error:
             cause = "permission" if error.errno in _FORBIDDEN else "foreign"
-            raise StorageError(cause, f"{path} cannot be read: {error.strerror}.") from error
+            raise StorageError(cause, f"{path} cannot be read: {error.strerror}. Use another copy.") from error
 
     def _check_listing(self) -> None:
         try:
@@ -303,7 +306,9 @@ def _check_seal(manifest: Mapping[str, Any], folder: Path) -> None:
     for name, entry in files.items():
         plain = isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
         if not plain or not _OURS.fullmatch(name):
-            raise StorageError("tampered", f"{folder / MANIFEST_NAME} lists {name[:80]!r}, which no saved scene has.")
+            raise StorageError(
+                "tampered", f"{folder / MANIFEST_NAME} lists {name[:80]!r}, which no saved scene has. Use another copy."
+            )
 
 
 def _sealed(manifest: Mapping[str, Any]) -> bytes:
