@@ -88,9 +88,7 @@ def read_content(scene: Mapping[str, Any], read: Callable[[str], bytes], most_by
     for entry in scene["frames"]:
         frame = _frame(entry, read)
         if frame.stamp_ns in frames:
-            raise StorageError(
-                "tampered", f"Two frames of the saved scene have the stamp {frame.stamp_ns} ns. Use another copy."
-            )
+            raise ValueError(f"two frames have the stamp {frame.stamp_ns} ns")
         frames[frame.stamp_ns] = frame
         placed = None if entry["placed"] is None else _placed(frame.stamp_ns, entry["placed"], next(keys))
         if placed is not None or entry["role"] == _ANCHOR:

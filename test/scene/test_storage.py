@@ -341,8 +341,8 @@ from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.storage import save_scene
 
-scene = Scene(SceneConfig(rate_hz=0.0, ring_frames=3), FakeGeometryEncoder(4, 6, window_size=1, anchor_count=1))
-for t in range(101, 105):
+scene = Scene(SceneConfig(rate_hz=0.0, ring_frames=2), FakeGeometryEncoder(4, 6, window_size=1, anchor_count=1))
+for t in range(101, 104):
     scene.add(Frame(t * 10**9, np.full((8, 12, 3), t, np.uint8)))
     scene.process()
 events = 0
@@ -370,10 +370,11 @@ for line in sys.stdin:
 
 @pytest.mark.parametrize("earlier", [True, False], ids=["replacing", "first"])
 def test_a_process_killed_at_any_moment_of_saving_leaves_the_earlier_or_the_new_scene_whole(
-    seen, make_scene, tmp_path, earlier
+    make_scene, make_frame, show, tmp_path, earlier
 ):
-    place = tmp_path / "room"
-    old, new = {h.frame.stamp_ns for h in seen.content().held}, {t * S for t in (101, 102, 103, 104)}
+    place, seen = tmp_path / "room", make_scene()
+    show(seen, map(make_frame, (1, 2)))
+    old, new = {h.frame.stamp_ns for h in seen.content().held}, {t * S for t in (101, 102, 103)}
     saver = subprocess.Popen(
         [sys.executable, "-c", _SAVER, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
