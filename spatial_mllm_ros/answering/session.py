@@ -76,7 +76,8 @@ class SpatialSession:
                 "No camera frame has arrived yet; check that the camera publishes, and that 'image' is remapped to it."
             )
             return Answer(Status.NO_FRAMES, sentence, epoch=selection.epoch)
-        newest_ns = self.scene.status().newest_stamp_ns
+        # a scene that was loaded, and no frame since: its own age counts
+        newest_ns = self.scene.status().newest_stamp_ns or selection.stamps_ns[-1]
         # A camera that knows its pose may change its image size within a scene; a video for the model has one size.
         alike = [frame for frame in frames if frame.rgb.shape == frames[-1].rgb.shape]
         answer = self._generate(inquiry, selection, alike)

@@ -199,7 +199,8 @@ class SavedFolder:
         self.folder = previous if not os.path.lexists(place) and previous.is_dir() else place
         if not self.folder.is_dir():
             raise StorageError("missing", f"There is no folder {place}; name one that save_scene wrote.")
-        self.manifest = _checked_manifest(self._bytes(MANIFEST_NAME, _MAX_MANIFEST_BYTES), self.folder)
+        content = self._bytes(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+        self.manifest, self._manifest_bytes = _checked_manifest(content, self.folder), len(content)
         if self.manifest.get("format") != format_name:
             raise StorageError(
                 "foreign",
@@ -220,8 +221,8 @@ class SavedFolder:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all files but the manifest, as listed."""
-        return sum(entry["bytes"] for entry in self.manifest["files"].values())
+        """Bytes of all files."""
+        return self._manifest_bytes + sum(entry["bytes"] for entry in self.manifest["files"].values())
 
     def read(self, name: str) -> bytes:
         """A file's bytes; those that were checked, not read a second time.

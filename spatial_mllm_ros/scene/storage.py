@@ -48,7 +48,7 @@ class SavedScene:
         version, code_version: of the format, and of this package when it wrote it.
         ring_frames, keyframes: frames, by where they were held.
         waiting: frames that were waiting for the encoder when it was saved; they are not in it.
-        nbytes: of all files but the manifest.
+        nbytes: of all files.
         pixel_bytes: that ring and keyframes take in memory.
         first_stamp_ns, last_stamp_ns: of its frames.
         image_sizes_px: (width, height) of its frames.

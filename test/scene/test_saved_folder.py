@@ -107,7 +107,8 @@ def test_a_folder_appears_complete_with_size_and_hash_of_each_file_and_closed_to
         "bytes": 3,
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     }
-    assert (saved.read("voxels.npy"), saved.read("image_7.jpg"), saved.nbytes) == (b"abc", b"", 3)
+    manifest_bytes = (tmp_path / "room" / "manifest.json").stat().st_size
+    assert (saved.read("voxels.npy"), saved.read("image_7.jpg"), saved.nbytes) == (b"abc", b"", 3 + manifest_bytes)
     modes = {stat.S_IMODE(p.stat().st_mode) for p in [tmp_path / "room", *(tmp_path / "room").iterdir()]}
     assert modes == {0o700, 0o600}
 
