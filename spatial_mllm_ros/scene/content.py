@@ -92,8 +92,10 @@ def refuse_what_does_not_fit(
         newest: the newest frame of the running camera; None when none has come.
 
     Raises:
-        StorageError: ``settings``, with every setting that has to be changed.
+        StorageError: ``settings``, with every setting that has to be changed; ``empty``.
     """
+    if not content.held:
+        raise StorageError("empty", "The saved scene holds no frame; use another one.")
     ring, keyframes = content.ring, content.keyframes
     needed = {
         "buffer.capacity": (len(ring), config.ring_frames, "frames"),
@@ -112,8 +114,7 @@ def refuse_what_does_not_fit(
             f"Its finest voxel is {content.grid.voxel_size} m and selection.voxel_size_m is {config.voxel_size_m}; set "
             f"that to {content.grid.voxel_size}."
         )
-    if content.held:
-        wrong += _other_camera(content.held[-1].frame, newest)
+    wrong += _other_camera(content.held[-1].frame, newest)
     if content.grid is not None and anchor_count and not content.anchors:
         wrong.append(
             "It holds no anchors, which this encoder needs to place new frames; save it with encoder.anchors above 0."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +111,7 @@ class FrameIntake:
         with self._lock:
             self._start_epoch(reason)
 
-    def take_over(self, ring: Sequence[Frame], others: Iterable[int], reason: str) -> int:
+    def take_over(self, ring: Sequence[Frame], others: Sequence[Frame], reason: str) -> int:
         """Starts an epoch with frames of an earlier run in the ring, oldest first; returns its number.
 
         The clock of the new run has nothing to do with their stamps, so the next frame may have any stamp but one of
@@ -120,15 +120,15 @@ class FrameIntake:
 
         Args:
             ring: must keep to the bounds of the ring.
-            others: stamps of frames that are held beyond the ring.
+            others: frames that are held beyond the ring; one at least, here or there.
             reason: for the log.
         """
         with self._lock:
             self._start_epoch(reason)
             for frame in ring:
                 self._ring.push(frame)
-            self._newest = ring[-1] if ring else None
-            self._taken_over = frozenset([*(f.stamp_ns for f in ring), *others])
+            self._newest = [*others, *ring][-1]
+            self._taken_over = frozenset(f.stamp_ns for f in [*others, *ring])
             self._clock_unknown = True
             return self._epoch
 
@@ -139,9 +139,9 @@ class FrameIntake:
             return was
 
     def newest(self) -> Frame | None:
-        """The newest frame of this epoch, of whichever run."""
+        """The newest frame of this epoch and this run; None when none has come."""
         with self._lock:
-            return self._newest
+            return None if self._clock_unknown else self._newest
 
     def take_window(self, most: int) -> tuple[int, list[Frame]]:
         """The epoch, and the oldest waiting frames, up to ``most``, all of one size and camera; they wait no longer."""

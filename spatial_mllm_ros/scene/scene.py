@@ -175,14 +175,14 @@ class Scene:
             reason: for the log.
 
         Raises:
-            StorageError: ``settings``: it does not fit the configuration or the camera; nothing has changed then.
+            StorageError: ``settings``: it does not fit the configuration or the camera, or ``empty``; nothing has
+                changed then.
         """
         with self._working, self._lock:
             refuse_what_does_not_fit(content, self.config, self._encoder.anchor_count, self._intake.newest())
             taking = self._new_map(epoch=0)
             taking.take_over(content)
-            others = [frame.stamp_ns for frame in content.keyframes]
-            taking.epoch = self._intake.take_over(content.ring, others, reason)
+            taking.epoch = self._intake.take_over(content.ring, content.keyframes, reason)
             self._map, self._cached, self._last_encoder_error = taking, None, ""
             if isinstance(self._encoder, ChoosesPerEpoch):
                 self._encoder.forget_choice()

@@ -212,6 +212,35 @@ def test_another_camera_is_refused_where_no_pose_ties_it_to_the_scene(seen, make
     assert len(posed.placed()) == 13
 
 
+def test_what_was_loaded_before_does_not_decide_which_camera_runs(seen, make_scene, make_frame, show):
+    wider, running = make_scene(), make_scene()
+    show(wider, [make_frame(3, width=34)])
+    running.take_over(wider.content(), "test")
+    assert running.take_over(seen.content(), "test") == 2
+    show(running, [make_frame(50, width=34)])  # the camera is another one after all, and has no pose
+    assert (running.epoch, len(running.placed())) == (3, 1)
+
+
+def test_keyframes_without_a_ring_are_taken_over_too(seen, make_scene, make_frame, show):
+    behind, other = make_scene(), make_scene()
+    behind.take_over(seen.content(), "test")
+    behind.add(make_frame(0.5))  # their ring is given up, and the new frame waits for the encoder
+    content = behind.content()
+    assert ([h.in_ring for h in content.held], content.waiting) == ([False] * 5, 1)
+    other.take_over(content, "test")
+    assert other.select().stamps_ns == behind.select().stamps_ns
+    show(other, [make_frame(0.5)])
+    assert (other.epoch, len(other.placed())) == (1, 6)
+
+
+def test_nothing_is_not_taken_over(make_scene, make_frame, show):
+    scene = make_scene()
+    show(scene, [make_frame(1)])
+    with pytest.raises(StorageError, match="holds no frame"):
+        scene.take_over(make_scene().content(), "test")
+    assert len(scene.placed()) == 1
+
+
 def test_an_encoder_that_needs_anchors_refuses_a_scene_that_has_none(make_scene, make_frame, show):
     scene = make_scene(FakeGeometryEncoder(window_size=1, anchor_count=0))
     show(scene, [make_frame(1)])
