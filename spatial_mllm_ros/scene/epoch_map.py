@@ -141,11 +141,11 @@ class EpochMap:
 
     def content(self, ring: Sequence[Frame], waiting: int) -> SceneContent:
         """All that is known, with the frames of the ring that wait for nothing; ``take_over`` is the way back."""
-        keyframes = [HeldFrame(p.frame, p.record, in_ring=False) for p in self._keyframes.values()]
-        recent = {s: p.record for s, p in self._recent.items()}
+        records = {record.stamp_ns: replace(record, is_keyframe=False) for record in self.records()}
+        keyframes = [HeldFrame(p.frame, records[s], in_ring=False) for s, p in self._keyframes.items()]
         return SceneContent(
             epoch=self.epoch,
-            held=(*keyframes, *(HeldFrame(f, recent.get(f.stamp_ns), in_ring=True) for f in ring)),
+            held=(*keyframes, *(HeldFrame(f, records.get(f.stamp_ns), in_ring=True) for f in ring)),
             anchors=tuple(HeldAnchor(anchor, keys) for anchor, keys in self._anchors),
             grid=None if self._coverage is None else self._coverage.state,
             scale_source=self.scale_source,
