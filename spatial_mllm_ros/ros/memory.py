@@ -29,7 +29,7 @@ class ActiveScene:
     Attributes:
         root: the only folder in which scenes are written and read.
         origin: of this run.
-        on_loaded: called from the worker's thread when another scene has taken the place of the present one.
+        on_loaded: called in the worker's thread when another scene has taken the place of the present one.
     """
 
     scene: Scene
@@ -94,7 +94,7 @@ class SceneMemory:
             return False, str(error), None
         except Exception as error:  # noqa: BLE001 (a client waits: it must get an answer whatever happens)
             self._node.get_logger().error(f"Saving or loading a scene failed in a way nobody foresaw: {error!r}")
-            return False, f"Unexpected {type(error).__name__}: {error}. The scene is as it was.", None
+            return False, f"Unexpected {type(error).__name__}: {error}. The node's log says more.", None
         finally:
             self.busy = False
         self._node.get_logger().info(message)
@@ -116,12 +116,9 @@ class SceneMemory:
             lambda: read_scene(directory, root=active.root, origin=active.origin, config=active.scene.config)
         )
 
-        def take_over() -> int:
-            epoch = active.scene.take_over(content, f"the scene saved in {saved.folder} takes its place")
-            active.on_loaded()
-            return epoch
-
-        epoch = await self._in_worker(active.worker, take_over)
+        reason = f"the scene saved in {saved.folder} takes its place"
+        epoch = await self._in_worker(active.worker, lambda: active.scene.take_over(content, reason))
+        active.worker.do(active.on_loaded)
         if active.origin.scene_frame and saved.posed_frames:
             assumed = (
                 f"New frames join it by their poses in '{active.origin.scene_frame}', which must be as it was then."
