@@ -11,7 +11,7 @@ def add_commands(commands: Any) -> None:
     """Adds `benchmark`."""
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
-    benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the figures of coverage and memory")
+    benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the figures of coverage and storage")
     benchmark.add_argument("--only", choices=tuple(_PARTS), help="measure only this part (default: selection and node)")
     benchmark.add_argument(
         "--encoder-sizes",
@@ -67,15 +67,15 @@ def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return evaluation_rows(arguments.recording)
 
 
-def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from spatial_mllm_ros.datasets.sources import open_source
     from spatial_mllm_ros.errors import ConfigurationError
-    from spatial_mllm_ros.evaluation.benchmark_memory import memory_rows
+    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
 
     if arguments.recording is None:
-        raise ConfigurationError("The memory part saves what a recording shows; give one with --recording.")
+        raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")
     with open_source(arguments.recording) as source:
-        return memory_rows(source, name=source.name)
+        return storage_rows(source, name=source.name)
 
 
 _PARTS = {
@@ -85,6 +85,6 @@ _PARTS = {
     "encoder": _encoder,
     "evaluation": _evaluation,
     "training": _training,
-    "memory": _memory,
+    "storage": _storage,
 }
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

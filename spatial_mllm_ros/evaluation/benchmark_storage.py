@@ -23,7 +23,7 @@ _REPEATS = 3
 _R = TypeVar("_R")
 
 
-def memory_rows(frames: Iterable[Frame], *, name: str) -> list[dict[str, Any]]:
+def storage_rows(frames: Iterable[Frame], *, name: str) -> list[dict[str, Any]]:
     """Rows for `spatial_mllm benchmark`: a scene of the default size, filled with ``frames``, saved and loaded.
 
     Args:
@@ -53,18 +53,18 @@ def memory_rows(frames: Iterable[Frame], *, name: str) -> list[dict[str, Any]]:
     once = np.median([cv2.PSNR(a.rgb, h.frame.rgb) for a, h in zip(held, content.held, strict=True)])
     twice = np.median([cv2.PSNR(a.rgb, h.frame.rgb) for a, h in zip(held, again.held, strict=True)])
     return [
-        _row("memory.save_s", save_s, "s", detail),
-        _row("memory.save_cpu_s", save_cpu_s, "s", "the same in CPU time, without waiting for the disk"),
-        _row("memory.save_s_in_the_worker", snapshot_s, "s", "the part for which questions wait"),
-        _row("memory.read_s", read_s, "s", f"{detail}; every hash checked, pictures decoded"),
-        _row("memory.read_cpu_s", read_cpu_s, "s", "the same in CPU time"),
-        _row("memory.load_s_in_the_worker", take_over_s, "s", "the part for which questions wait"),
-        _row("memory.load_cpu_s_in_the_worker", take_over_cpu_s, "s", "the same in CPU time"),
-        _row("memory.bytes_on_disk", saved.nbytes, "bytes", detail),
-        _row("memory.bytes_per_pixel_byte", saved.nbytes / saved.pixel_bytes, "", "on disk over in memory"),
-        _row("memory.same_evidence", float(same), "", "1: the evidence set after loading is the one before", "1"),
-        _row("memory.picture_psnr_db", float(once), "dB", "median over the frames, against what was held"),
-        _row("memory.picture_psnr_db_second_time", float(twice), "dB", "loaded, saved and loaded again"),
+        _row("storage.save_s", save_s, "s", detail),
+        _row("storage.save_cpu_s", save_cpu_s, "s", "the same in CPU time, without waiting for the disk"),
+        _row("storage.save_s_in_the_worker", snapshot_s, "s", "the part for which questions wait"),
+        _row("storage.read_s", read_s, "s", f"{detail}; every hash checked, pictures decoded"),
+        _row("storage.read_cpu_s", read_cpu_s, "s", "the same in CPU time"),
+        _row("storage.load_s_in_the_worker", take_over_s, "s", "the part for which questions wait"),
+        _row("storage.load_cpu_s_in_the_worker", take_over_cpu_s, "s", "the same in CPU time"),
+        _row("storage.bytes_on_disk", saved.nbytes, "bytes", detail),
+        _row("storage.bytes_per_pixel_byte", saved.nbytes / saved.pixel_bytes, "", "on disk over in memory"),
+        _row("storage.same_evidence", float(same), "", "1: the evidence set after loading is the one before", "1"),
+        _row("storage.picture_psnr_db", float(once), "dB", "median over the frames, against what was held"),
+        _row("storage.picture_psnr_db_second_time", float(twice), "dB", "loaded, saved and loaded again"),
     ]
 
 
