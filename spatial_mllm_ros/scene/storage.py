@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def write_scene(
             "code_version": _code_version(),
             "encoder": encoder,
             "origin": {"scene_frame": origin.scene_frame, "measures": origin.measures},
-            "selected_frames": config.selected_frames,
+            "settings": asdict(config),
             "waiting": content.waiting,
             "scene": write_content(content, folder),
         }
@@ -202,7 +202,9 @@ def _described(folder: SavedFolder, content: SceneContent) -> SavedScene:
     manifest = folder.manifest
     frames = [h.frame for h in content.held]
     stamps_ns = sorted(frame.stamp_ns for frame in frames)
-    view = EpochMap(SceneConfig(), content.epoch, len(content.anchors), lambda _cause, _frames: None)
+    known = {field.name for field in fields(SceneConfig)}  # a later release of this version may have written more
+    config = SceneConfig(**{name: value for name, value in manifest["settings"].items() if name in known})
+    view = EpochMap(config, content.epoch, len(content.anchors), lambda _cause, _frames: None)
     view.take_over(content)
     origin = manifest["origin"]
     return SavedScene(
@@ -219,7 +221,7 @@ def _described(folder: SavedFolder, content: SceneContent) -> SavedScene:
         image_sizes_px=tuple(sorted({(frame.rgb.shape[1], frame.rgb.shape[0]) for frame in frames})),
         posed_frames=sum(frame.scene_from_cam is not None for frame in frames),
         depth_frames=sum(frame.depth_m is not None for frame in frames),
-        selection=view.choose(stamps_ns, int(manifest["selected_frames"])),
+        selection=view.choose(stamps_ns, config.selected_frames),
         origin=SceneOrigin(str(origin["scene_frame"]), origin["measures"]),
         encoder=str(manifest["encoder"]),
         files={name: entry["sha256"] for name, entry in manifest["files"].items()},
