@@ -47,7 +47,7 @@ def write_content(content: SceneContent, folder: Path) -> dict[str, Any]:
     frames = [_frame_entry(h.frame, _RING if h.in_ring else _KEYFRAME, h.placed, folder) for h in content.held]
     frames += [_frame_entry(a.anchor.frame, _ANCHOR, None, folder) for a in loose]
     anchors = [_anchor_entry(a, folder) for a in content.anchors]
-    keys = [h.placed.fine_keys for h in content.held if h.placed is not None] + [a.fine_keys for a in loose]
+    keys = [h.placed.fine_keys for h in content.held if h.placed is not None] + [a.fine_keys for a in content.anchors]
     write_synced(folder / _VOXELS, _npy(np.concatenate([_NO_KEYS, *keys])))
     return {
         "epoch": content.epoch,
@@ -56,7 +56,6 @@ def write_content(content: SceneContent, folder: Path) -> dict[str, Any]:
         "newest_placed_ns": content.newest_placed_ns,
         "frames": frames,
         "anchors": anchors,
-        "loose_anchor_voxels": [len(a.fine_keys) for a in loose],
     }
 
 
@@ -81,18 +80,16 @@ def read_content(scene: Mapping[str, Any], read: Callable[[str], bytes], most_by
         )
     source = None if scene["scale_source"] is None else ScaleSource(scene["scale_source"])
     counts = [_whole(e["placed"]["voxels"]) for e in scene["frames"] if e["placed"] is not None]
-    counts += [_whole(n) for n in scene["loose_anchor_voxels"]]
+    counts += [_whole(anchor["voxels"]) for anchor in scene["anchors"]]
     keys = iter(_split(_array(read(_VOXELS), np.int64, (sum(counts),), _VOXELS), counts))
     frames: dict[int, Frame] = {}
-    held, fine_keys = [], {}
+    held = []
     for entry in scene["frames"]:
         frame = _frame(entry, read)
         if frame.stamp_ns in frames:
             raise ValueError(f"two frames have the stamp {frame.stamp_ns} ns")
         frames[frame.stamp_ns] = frame
         placed = None if entry["placed"] is None else _placed(frame.stamp_ns, entry["placed"], next(keys))
-        if placed is not None or entry["role"] == _ANCHOR:
-            fine_keys[frame.stamp_ns] = next(keys) if placed is None else placed.fine_keys
         if entry["role"] != _ANCHOR:
             held.append(HeldFrame(frame, placed, in_ring={_RING: True, _KEYFRAME: False}[entry["role"]]))
     grid = None if scene["grid"] is None else _grid(scene["grid"])
@@ -100,7 +97,7 @@ def read_content(scene: Mapping[str, Any], read: Callable[[str], bytes], most_by
         epoch=_whole(scene["epoch"]),
         held=tuple(held),
         anchors=tuple(
-            HeldAnchor(_anchor(a, frames[a["stamp_ns"]], read), fine_keys[a["stamp_ns"]]) for a in scene["anchors"]
+            HeldAnchor(_anchor(entry, frames[entry["stamp_ns"]], read), next(keys)) for entry in scene["anchors"]
         ),
         grid=grid,
         scale_source=source,
@@ -219,6 +216,7 @@ def _anchor_entry(held: HeldAnchor, folder: Path) -> dict[str, Any]:
     write_synced(folder / f"confidence_{stamp_ns}.npy", _npy(geometry.confidence.astype(np.float32, copy=False)))
     return {
         "stamp_ns": stamp_ns,
+        "voxels": len(held.fine_keys),
         "map_px": list(geometry.confidence.shape),
         "scene_from_cam": geometry.scene_from_cam.astype(np.float64).tolist(),
         "intrinsics": asdict(geometry.intrinsics),
