@@ -120,6 +120,17 @@ def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
     draw_stream(rows, path)
 
 
+def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.datasets.sources import open_source
+    from spatial_mllm_ros.errors import ConfigurationError
+    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
+
+    if arguments.recording is None:
+        raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")
+    with open_source(arguments.recording) as source:
+        return storage_rows(source, name=source.name)
+
+
 _PARTS = {
     "selection": _selection,
     "node": _node,
@@ -129,6 +140,7 @@ _PARTS = {
     "training": _training,
     "stream": _stream,
     "query": _query,
+    "storage": _storage,
 }
 _PLOTS = {"stream": _draw_stream, "query": _draw_query}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one
