@@ -21,6 +21,7 @@ from spatial_mllm_ros.answering.warmth import evidence_of
 from spatial_mllm_ros.datasets.recording import FIRST_STAMP_NS
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
+from spatial_mllm_ros.evaluation.context_stages import stage_costs
 from spatial_mllm_ros.evaluation.published_pipeline import ColdAnswer, PublishedPipeline, asked_text
 from spatial_mllm_ros.evaluation.query_models import SIZES, QuerySize, random_model, size_of_checkpoint
 from spatial_mllm_ros.evaluation.stream_frames import PERIOD_NS, SentFrame, rooms_walk, sent_frames
@@ -151,6 +152,7 @@ def measure(name: str, loaded: LoadedSpatialMllm, size: QuerySize, walk: Walk | 
         _row(f"query.{name}.longest_piece_ms", longest_ms, "ms", "", "of a refresh, between two looks for a question"),
         _row(f"query.{name}.leave_p95_ms", _percentile(waits_ms, 95), "ms", "<= 50 or one layer", "a refresh left"),
         _row(f"query.{name}.question_tokens", float(np.mean(tokens)), "tokens", "", "mean"),
+        *_stage_rows(f"query.{name}", loaded, robot),
         _row(f"query.{name}.context_mib", (context.nbytes if context else 0) / 2**20, "MiB", "", "keys and values"),
     ]
     return rows
@@ -264,6 +266,17 @@ def _ratio_rows(
     medians = {history: _median([one.first_token_ns for one in asked]) for history, asked in warm.items()}
     said = f"warm first token after {long} frames seen ({medians[long] / 1e6:.2f} ms) over that after {short}"
     rows.append(_row(f"{prefix}.first_token_over_history", medians[long] / medians[short], "", "<= 1.05", said))
+    return rows
+
+
+def _stage_rows(prefix: str, loaded: LoadedSpatialMllm, robot: _Robot) -> list[Row]:
+    """Time and peak memory of each stage of a context, and of a question about it, each run once."""
+    model = FusedAnswerModel(loaded, max_new_tokens=_ANSWER_TOKENS)
+    rows = []
+    for stage in stage_costs(model, evidence_of(robot.scene).frames, _question(0)):
+        said = "how far memory grew in this stage of a context, nothing kept from earlier ones; once"
+        rows.append(_row(f"{prefix}.stage.{stage.name}_mib", stage.peak_bytes / 2**20, "MiB", "", said))
+        rows.append(_row(f"{prefix}.stage.{stage.name}_ms", stage.took_ns / 1e6, "ms", "", "once"))
     return rows
 
 

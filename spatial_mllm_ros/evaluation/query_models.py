@@ -41,7 +41,7 @@ class QuerySize:
 
 SIZES = {
     "tiny": QuerySize(
-        TINY_ROOMS, width_px=224, height_px=168, sampling_long_side_px=224, published=2, chosen=10, warm=50
+        TINY_ROOMS, width_px=112, height_px=84, sampling_long_side_px=112, published=3, chosen=10, warm=50
     ),
     "mid": QuerySize(
         SmallArchitecture(

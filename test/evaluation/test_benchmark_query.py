@@ -150,6 +150,7 @@ def test_the_rows_name_every_way_and_hold_what_the_issue_compares(loaded, monkey
     first = {way: named[f"query.mid.{way}.first_token_p50_ms"]["value"] for way in WAYS}
     assert named["query.mid.published_over_warm"]["value"] == pytest.approx(first["published"] / first["warm"])
     assert named["query.mid.same_answers"]["value"] == 100
+    assert named["query.mid.stage.trunk_ms"]["value"] > 0
     assert named["query.mid.first_token_over_history"]["value"] > 0
     assert 0 < named["query.mid.longest_piece_ms"]["value"] < 1e3 * named["query.mid.refresh_s"]["value"]
     draw_query(rows, tmp_path / "query.svg")
