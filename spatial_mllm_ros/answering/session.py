@@ -115,7 +115,8 @@ class SpatialSession:
                 "No camera frame has arrived yet; check that the camera publishes, and that 'image' is remapped to it."
             )
             return Answer(Status.NO_FRAMES, sentence, epoch=selection.epoch)
-        newest_ns = self.scene.status().newest_stamp_ns
+        # a scene that was loaded, and no frame since: its own age counts
+        newest_ns = self.scene.status().newest_stamp_ns or selection.stamps_ns[-1]
         answer = self._generate(inquiry, evidence)
         if evidence.other_sizes:
             left_out = (

@@ -13,6 +13,7 @@ from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.engines.choose import BACKENDS
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.storage import SceneOrigin, default_root
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ SPECS = (
     ParameterSpec("query.queue_size", 4, "Questions that may wait; one more is answered BUSY at once.", 1, 1000),
     ParameterSpec("query.max_view_age_s", 30.0, "Older than this, a view is too stale to answer from.", 0.1, 1e9),
     ParameterSpec("query.max_new_tokens", _SESSION.max_new_tokens, "Longest answer, in tokens.", 1, 4096),
+    ParameterSpec(
+        "memory.directory",
+        "",
+        "Folder below which clients may save and load scenes; empty: scenes in the user's state folder.",
+    ),
 )
 
 DECLARED = tuple(spec.name for spec in SPECS)
@@ -172,7 +178,20 @@ class NodeParameters:
             raise ConfigurationError(
                 f"Parameter checkpoint names {checkpoint!r}, which is not a folder; give the folder with config.json."
             )
+        if values["memory.directory"] and not Path(values["memory.directory"]).is_absolute():
+            raise ConfigurationError(
+                f"Parameter memory.directory is {values['memory.directory']!r}; it must be an absolute path, or empty."
+            )
         return cls(values)
+
+    def memory_root(self) -> Path:
+        """The only folder in which scenes are written and read."""
+        return Path(self["memory.directory"]) if self["memory.directory"] else default_root()
+
+    def scene_origin(self) -> SceneOrigin:
+        """What the geometry of this run comes from, as far as the parameters say it."""
+        posed = self["input.pose_source"] != "none"
+        return SceneOrigin(self["scene_frame"] if posed else "", measures=posed and self["input.depth"])
 
     def session_config(self) -> SessionConfig:
         """The session that these parameters describe."""

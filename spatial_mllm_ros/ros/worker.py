@@ -12,12 +12,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
 
 _log = logging.getLogger(__name__)
 _LEAST_SLICE_NS = 50_000_000  # of a refresh while frames wait
+_DROPPABLE_ERRANDS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Errand:
+    work: Callable[[], None]
+    refused: Callable[[], None] | None
 
 
 class SessionWorker:
@@ -47,7 +55,7 @@ class SessionWorker:
         self._on_scene_changed = on_scene_changed
         self._condition = threading.Condition()
         self._questions: deque[tuple[Inquiry, Callable[[Answer], None]]] = deque()
-        self._errands: deque[Callable[[], None]] = deque(maxlen=4)
+        self._errands: deque[_Errand] = deque()
         self._stopping = False
         self._window_ns = 0  # that the last window took
         self._refresh_next = False  # a window had its turn
@@ -71,11 +79,22 @@ class SessionWorker:
         if refusal is not None:
             done(refusal)
 
-    def do(self, errand: Callable[[], None]) -> None:
-        """Has the thread do something else that is too much for the executor, after the waiting questions."""
+    def do(self, errand: Callable[[], None], refused: Callable[[], None] | None = None) -> None:
+        """Has the thread do something else that is too much for the executor, after the waiting questions.
+
+        Without ``refused``, an errand may be dropped for newer ones. With it, it is done, or ``refused`` is called (in
+        the caller's thread or in that of ``close``) because the thread has ended before.
+        """
         with self._condition:
-            self._errands.append(errand)
-            self._condition.notify_all()
+            stopping = self._stopping
+            if not stopping:
+                droppable = [waiting for waiting in self._errands if waiting.refused is None]
+                if refused is None and len(droppable) >= _DROPPABLE_ERRANDS:
+                    self._errands.remove(droppable[0])
+                self._errands.append(_Errand(errand, refused))
+                self._condition.notify_all()
+        if stopping and refused is not None:
+            refused()
 
     def frame_added(self) -> None:
         """Tells the thread that the scene has a new frame; cheap."""
@@ -93,9 +112,14 @@ class SessionWorker:
             self._stopping = True
             waiting = list(self._questions)
             self._questions.clear()
+            errands = list(self._errands)
+            self._errands.clear()
             self._condition.notify_all()
         for _, done in waiting:
             done(Answer(Status.CANCELLED, "The node is shutting down."))
+        for errand in errands:
+            if errand.refused is not None:
+                errand.refused()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             _log.error("The session thread did not end within %.0f s; it is left behind.", timeout_s)
@@ -145,9 +169,9 @@ class SessionWorker:
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; the old context is still there)
             _log.exception("Refreshing the context failed in a way nobody foresaw.")
 
-    def _run_errand(self, errand: Callable[[], None]) -> None:
+    def _run_errand(self, errand: _Errand) -> None:
         try:
-            errand()
+            errand.work()
         except Exception:  # noqa: BLE001 (the thread must outlive any defect)
             _log.exception("An errand of the node failed in a way nobody foresaw.")
 
