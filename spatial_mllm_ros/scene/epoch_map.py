@@ -85,9 +85,7 @@ class EpochMap:
         """Enters an encoded window; returns how many of its frames now have a place."""
         source = self.scale_source or geometries[0].scale_source
         fitting = [
-            (f, g)
-            for f, g in zip(frames, geometries, strict=True)
-            if (g.scale_source is ScaleSource.MODEL) == (source is ScaleSource.MODEL)
+            (f, g) for f, g in zip(frames, geometries, strict=True) if g.scale_source.is_metric == source.is_metric
         ]
         if len(fitting) < len(frames):  # lengths of two kinds must not meet in one grid
             self._count("scale", len(frames) - len(fitting))
@@ -103,8 +101,8 @@ class EpochMap:
             return 0
         coverage = self._coverage
         if coverage is None:
-            metric = source is not ScaleSource.MODEL
-            size = self._config.voxel_size_m if metric else relative_voxel_size(np.concatenate([p for _, _, p in seen]))
+            every = np.concatenate([p for _, _, p in seen])
+            size = self._config.voxel_size_m if source.is_metric else relative_voxel_size(every)
             coverage = self._coverage = CoverageIndex(size)
             self.scale_source = source
         for frame, geometry, part in seen:
