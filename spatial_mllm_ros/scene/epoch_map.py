@@ -12,8 +12,10 @@ from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_points
+from spatial_mllm_ros.scene.free_space import looked_through
 from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
 from spatial_mllm_ros.scene.records import PlacedFrame, Selection
+from spatial_mllm_ros.scene.retention import OUTDATED_SHARE, frame_weights, least_useful, superseded
 from spatial_mllm_ros.scene.selection import fill_up
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
 
@@ -107,6 +109,8 @@ class EpochMap:
             self.scale_source = source
         for frame, geometry, part in seen:
             keys = voxel_keys(part, coverage.voxel_size_fine)
+            if self._config.seen_through_frames:
+                self._forget_what_has_gone(geometry, coverage)
             coverage.add(frame.stamp_ns, keys)
             record = PlacedFrame(
                 frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
@@ -131,7 +135,9 @@ class EpochMap:
         """Selects min(k, n) of the n frames ``stamps_ns`` (in time order); those without geometry see nothing."""
         voxels = self._per_frame(stamps_ns, CoverageIndex.slots)
         count = 0 if self._coverage is None else self._coverage.slot_count
-        picks, gains = lazy_greedy(voxels, count, k)
+        coverage = self._coverage
+        weights = None if coverage is None else frame_weights(self._config, coverage, stamps_ns, self._newest_ns)
+        picks, gains = lazy_greedy(voxels, count, k, weights=weights)
         order = list(picks)
         if len(order) < min(k, len(stamps_ns)):
             finer = self._per_frame(stamps_ns, _finer_keys)
@@ -191,27 +197,27 @@ class EpochMap:
         if coverage is None:
             return
         self.revision += 1
-        if self._config.keyframes == 0 or coverage.unique_voxels(stamp_ns) < self._config.keyframe_min_gain:
-            coverage.remove(stamp_ns)
-            return
         self._keyframes[stamp_ns] = placed
         self.keyframe_bytes += placed.frame.nbytes
+        older = [s for s in self._keyframes if s != stamp_ns]
+        for gone in superseded(self._config, coverage, older, list(self._recent), stamp_ns):
+            self._let_go(gone, coverage)
         while len(self._keyframes) > self._config.keyframes or self.keyframe_bytes > self._config.keyframe_bytes:
-            least = self._least_useful_keyframe(coverage)
-            self.keyframe_bytes -= self._keyframes.pop(least).frame.nbytes
-            coverage.remove(least)
+            self._let_go(least_useful(self._config, coverage, list(self._keyframes), self._newest_ns), coverage)
 
-    def _least_useful_keyframe(self, coverage: CoverageIndex) -> int:
-        """The keyframe that the greedy method would pick last from the keyframes, or not at all.
+    def _let_go(self, stamp_ns: int, coverage: CoverageIndex) -> None:
+        self.keyframe_bytes -= self._keyframes.pop(stamp_ns).frame.nbytes
+        coverage.remove(stamp_ns)
 
-        That keeps the frames which a selection would want. Dropping the one with the fewest voxels of its own instead
-        keeps frames that see little but alone, and a selection of 16 out of them covers less.
-        """
-        stamps_ns = list(self._keyframes)
-        order, _ = lazy_greedy([coverage.slots(s) for s in stamps_ns], coverage.slot_count, len(stamps_ns))
-        picked = set(order)
-        return next((s for i, s in enumerate(stamps_ns) if i not in picked), stamps_ns[order[-1]])
+    def _forget_what_has_gone(self, geometry: FrameGeometry, coverage: CoverageIndex) -> None:
+        keys = looked_through(geometry, coverage.voxel_size_fine, coverage.level)
+        for stamp_ns in coverage.look_through(keys, self._config.seen_through_frames):
+            held = self._recent if stamp_ns in self._recent else self._keyframes
+            record = replace(held[stamp_ns].record, fine_keys=coverage.fine_keys(stamp_ns))
+            held[stamp_ns] = replace(held[stamp_ns], record=record)
 
 
 def _finer_keys(coverage: CoverageIndex, stamp_ns: int) -> np.ndarray:
+    if coverage.lost_share(stamp_ns) >= OUTDATED_SHARE:
+        return np.empty(0, np.int64)  # shows what has gone: fills up after all others
     return coarsen(coverage.fine_keys(stamp_ns), max(0, coverage.level - _FILL_LEVELS))

@@ -71,7 +71,8 @@ class PlacedFrame:
     Attributes:
         scene_from_cam: float64 [4, 4], camera-to-scene.
         intrinsics: the camera of the point map the encoder gave.
-        fine_keys: unique voxel keys int64 [n], ascending, that the frame sees on the finest grid (``scene.voxels``).
+        fine_keys: unique voxel keys int64 [n], ascending, that the frame sees on the finest grid (``scene.voxels``),
+            without those of which newer frames have shown that they have gone.
         is_keyframe: held beyond the ring.
     """
 

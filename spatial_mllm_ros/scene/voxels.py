@@ -36,13 +36,20 @@ def coarsen(fine_keys: np.ndarray, level: int) -> np.ndarray:
     Raises:
         ConfigurationError: the level is not in [0, MAX_LEVEL].
     """
+    return fine_keys if level == 0 else np.unique(coarse_keys(fine_keys, level))
+
+
+def coarse_keys(fine_keys: np.ndarray, level: int) -> np.ndarray:
+    """For each of ``fine_keys`` (int64 [n], level 0) the key of the voxel of grid level ``level`` that it lies in.
+
+    Raises:
+        ConfigurationError: the level is not in [0, MAX_LEVEL].
+    """
     if not 0 <= level <= MAX_LEVEL:
         raise ConfigurationError(f"The grid level is {level}; it must be 0 to {MAX_LEVEL}.")
-    if level == 0:
-        return fine_keys
     field = _FIELD_MASK >> level
     mask = (field << (2 * FIELD_BITS)) | (field << FIELD_BITS) | field
-    return np.unique((fine_keys >> level) & mask)
+    return (fine_keys >> level) & mask
 
 
 def voxel_keys(points_scene: np.ndarray, voxel_size: float) -> np.ndarray:

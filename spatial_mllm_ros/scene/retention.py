@@ -1,0 +1,110 @@
+"""How much a frame's gain counts, and which frames are kept beyond the ring.
+
+A scene is walked through for an hour and keeps a bounded number of frames of it. Three rules decide which:
+
+- *Age.* What a frame adds counts by a few percent less the older the frame is. So a newer frame takes the place of an
+  older one that shows nearly the same, and coverage that only an old frame has keeps nearly all of its worth.
+- *Change.* A frame of which a part is known to have gone (``CoverageIndex.look_through``) counts less, down to a
+  twentieth: it stays only while nobody else shows the rest of what it saw.
+- *No duplicates.* A frame that leaves the ring becomes a keyframe only for what no keyframe shows yet, or in the place
+  of older keyframes that it makes superfluous. Walking the same way again therefore adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.coverage import CoverageIndex
+from spatial_mllm_ros.scene.greedy import lazy_greedy
+
+OUTDATED_SHARE = 0.05  #: a frame that lost this part of what it saw is outdated: it shows the scene as it was
+_OUTDATED_WEIGHT = 0.05
+
+
+def frame_weights(
+    config: SceneConfig, coverage: CoverageIndex, stamps_ns: Sequence[int], newest_ns: int
+) -> list[float]:
+    """By how much each frame's gain counts, in (0, 1].
+
+    ``1 - age_discount (1 - 2^-n)`` for a frame that is n half-lives old, times ``1 - lost / 5 %`` (at least 1/20) for
+    one that lost a part of what it saw. Half-lives are counted by the clock, not from the frame: weights change for all
+    frames at once and seldom, so that the evidence set is not another one after every frame.
+
+    Args:
+        stamps_ns: frames; one that is not in ``coverage`` has weight 1.
+        newest_ns: the moment from which ages count.
+    """
+    half_life_ns = max(1, round(config.age_half_life_s * 1e9))
+    weights = []
+    for stamp_ns in stamps_ns:
+        half_lives = max(0, newest_ns // half_life_ns - stamp_ns // half_life_ns)
+        weight = 1.0 - config.age_discount * (1.0 - 0.5 ** min(half_lives, 60))
+        if stamp_ns in coverage:
+            weight *= max(_OUTDATED_WEIGHT, 1.0 - coverage.lost_share(stamp_ns) / OUTDATED_SHARE)
+        weights.append(weight)
+    return weights
+
+
+def superseded(
+    config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], recent: Sequence[int], newcomer: int
+) -> list[int]:
+    """Which frames to let go when ``newcomer`` leaves the ring: itself, or keyframes that it makes superfluous.
+
+    Only keyframes that see some of the newcomer's voxels are looked at again. They and the newcomer are picked anew, by
+    their weights; those left with less than half of ``keyframe_min_gain`` go. What is lost by it is less than that per
+    frame, and a slow pan cannot lose a whole wall so, because frames are compared with keyframes and not with each
+    other: the first frame that shows enough of new wall is kept.
+
+    Args:
+        keyframes, recent: stamps of the frames beyond the ring and in it (the newcomer is in neither), oldest first.
+    """
+    voxels = coverage.slots(newcomer)
+    if config.keyframes == 0 or len(voxels) == 0 or _seen(coverage, recent)[voxels].all():
+        return [newcomer]
+    mine = np.zeros(coverage.slot_count, bool)
+    mine[voxels] = True
+    meets = [bool(mine[coverage.slots(stamp_ns)].any()) for stamp_ns in keyframes]
+    others = [s for s, met in zip(keyframes, meets, strict=True) if not met]
+    rivals = [s for s, met in zip(keyframes, meets, strict=True) if met]
+    adds = int(np.count_nonzero(~_seen(coverage, rivals)[voxels])) >= config.keyframe_min_gain
+    *weights, own_weight = frame_weights(config, coverage, [*rivals, newcomer], newcomer)
+    if not adds and not any(weight < own_weight for weight in weights):
+        return [newcomer]
+    frames = [*others, *rivals, newcomer]
+    picks, gains = lazy_greedy(
+        [coverage.slots(s) for s in frames],
+        coverage.slot_count,
+        len(frames),
+        chosen=range(len(others)),
+        weights=[1.0] * len(others) + weights + [own_weight],
+    )
+    least = max(1, config.keyframe_min_gain // 2)
+    worth = {frames[i] for i, gain in zip(picks, gains, strict=True) if gain >= least}
+    gone = [s for s in rivals if s not in worth]
+    if adds or (gone and newcomer in worth):
+        return gone
+    return [newcomer]
+
+
+def least_useful(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newest_ns: int) -> int:
+    """The keyframe that the greedy method would pick last from the keyframes, or not at all.
+
+    That keeps the frames which a selection would want. Dropping the one with the fewest voxels of its own instead
+    keeps frames that see little but alone, and a selection of 16 out of them covers less.
+    """
+    weights = frame_weights(config, coverage, keyframes, newest_ns)
+    voxels = [coverage.slots(s) for s in keyframes]
+    order, _ = lazy_greedy(voxels, coverage.slot_count, len(keyframes), weights=weights)
+    picked = set(order)
+    return next((s for i, s in enumerate(keyframes) if i not in picked), keyframes[order[-1]])
+
+
+def _seen(coverage: CoverageIndex, stamps_ns: Sequence[int]) -> np.ndarray:
+    """Which slots the frames see together, bool [slot_count]."""
+    seen = np.zeros(coverage.slot_count, bool)
+    for stamp_ns in stamps_ns:
+        seen[coverage.slots(stamp_ns)] = True
+    return seen
