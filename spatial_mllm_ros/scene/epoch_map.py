@@ -17,6 +17,7 @@ from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
 from spatial_mllm_ros.scene.records import PlacedFrame, Selection
 from spatial_mllm_ros.scene.retention import OUTDATED_SHARE, frame_weights, least_useful, superseded
 from spatial_mllm_ros.scene.selection import fill_up
+from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
 
 _FILL_LEVELS = 2  # how many levels finer frames are compared when the grid itself is exhausted
@@ -39,9 +40,17 @@ class EpochMap:
         epoch: its number.
         anchor_count: frames of which the full geometry is kept for the encoder.
         count: told a cause and a number of frames whenever frames are left out.
+        clock: where the time of placing and retiring frames is counted.
     """
 
-    def __init__(self, config: SceneConfig, epoch: int, anchor_count: int, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        config: SceneConfig,
+        epoch: int,
+        anchor_count: int,
+        count: Callable[[str, int], None],
+        clock: StageClock,
+    ) -> None:
         self.epoch = epoch
         self.revision = 0  #: grows with every change
         self.scale_source: ScaleSource | None = None
@@ -49,6 +58,7 @@ class EpochMap:
         self._config = config
         self._anchor_count = anchor_count
         self._count = count
+        self._clock = clock
         self._recent: dict[int, _Placed] = {}  # by stamp, oldest first
         self._keyframes: dict[int, _Placed] = {}  # by stamp, oldest first
         self._coverage: CoverageIndex | None = None
@@ -93,9 +103,10 @@ class EpochMap:
             self._count("scale", len(frames) - len(fitting))
         if not fitting:
             return 0
-        points = window_points(
-            [g for _, g in fitting], self._config.min_confidence_percentile, self._config.max_points_per_frame
-        )
+        with self._clock.running(Stage.VOXELISE):
+            points = window_points(
+                [g for _, g in fitting], self._config.min_confidence_percentile, self._config.max_points_per_frame
+            )
         seen = [(f, g, p) for (f, g), p in zip(fitting, points, strict=True) if len(p)]
         if len(seen) < len(fitting):
             self._count("no_points", len(fitting) - len(seen))
@@ -107,16 +118,18 @@ class EpochMap:
             size = self._config.voxel_size_m if source.is_metric else relative_voxel_size(every)
             coverage = self._coverage = CoverageIndex(size)
             self.scale_source = source
-        for frame, geometry, part in seen:
-            keys = voxel_keys(part, coverage.voxel_size_fine)
-            if self._config.seen_through_frames:
-                self._forget_what_has_gone(geometry, coverage)
-            coverage.add(frame.stamp_ns, keys)
-            record = PlacedFrame(
-                frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
-            )
-            self._recent[frame.stamp_ns] = _Placed(frame, record)
-        coverage.follow_extent()
+        with self._clock.running(Stage.VOXELISE):
+            keys_of = [voxel_keys(part, coverage.voxel_size_fine) for _, _, part in seen]
+        with self._clock.running(Stage.COVERAGE):
+            for (frame, geometry, _), keys in zip(seen, keys_of, strict=True):
+                if self._config.seen_through_frames:
+                    self._forget_what_has_gone(geometry, coverage)
+                coverage.add(frame.stamp_ns, keys)
+                record = PlacedFrame(
+                    frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
+                )
+                self._recent[frame.stamp_ns] = _Placed(frame, record)
+            coverage.follow_extent()
         frame, geometry, _ = seen[-1]
         self._keep_anchor(Anchor(frame, geometry), coverage)
         self._newest_ns = frame.stamp_ns
@@ -125,11 +138,12 @@ class EpochMap:
 
     def retire_before(self, oldest_ns: int) -> None:
         """Frames older than ``oldest_ns`` have left the ring: they become keyframes or are let go."""
-        while self._recent:
-            stamp_ns = next(iter(self._recent))
-            if stamp_ns >= oldest_ns:
-                break
-            self._retire(stamp_ns, self._recent.pop(stamp_ns))
+        with self._clock.running(Stage.COVERAGE):
+            while self._recent:
+                stamp_ns = next(iter(self._recent))
+                if stamp_ns >= oldest_ns:
+                    break
+                self._retire(stamp_ns, self._recent.pop(stamp_ns))
 
     def choose(self, stamps_ns: Sequence[int], k: int) -> Selection:
         """Selects min(k, n) of the n frames ``stamps_ns`` (in time order); those without geometry see nothing."""

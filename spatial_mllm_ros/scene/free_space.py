@@ -1,6 +1,6 @@
 """Which voxels a frame looks through: free space between the camera and the surfaces that it sees.
 
-Rays are followed from the camera towards the surfaces, as in occupancy mapping (Moravec and Elfes, "High resolution maps
+Rays go from the camera towards the surfaces, as in occupancy mapping (Moravec and Elfes, "High resolution maps
 from wide angle sonar", 1985). Here they only tell what has gone, so they are careful: a voxel counts as looked through
 when every pixel onto which it falls shows something at least a voxel farther away.
 """
