@@ -21,7 +21,7 @@ def add_commands(commands: Any) -> None:
     )
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
-    benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream or query here")
+    benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream, memory or query here")
     benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
     benchmark.add_argument(
         "--encoder-sizes",
@@ -96,6 +96,12 @@ def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return stream_rows(arguments.recording, frames=arguments.frames)
 
 
+def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_memory import memory_rows
+
+    return memory_rows(arguments.recording)
+
+
 def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
     from spatial_mllm_ros.evaluation.benchmark_plots import draw_stream
 
@@ -110,6 +116,7 @@ _PARTS = {
     "evaluation": _evaluation,
     "training": _training,
     "stream": _stream,
+    "memory": _memory,
 }
-_PLOTS = {"stream": _draw_stream}
+_PLOTS = {"stream": _draw_stream, "memory": _draw_stream}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

@@ -73,6 +73,10 @@ class CoverageIndex:
             self._doubts = np.zeros(self._counts.slot_count, np.uint8)  # numbered anew: doubts begin again
         self._doubts[slots] = 0
 
+    def occupied_among(self, keys: np.ndarray) -> np.ndarray:
+        """Those of the voxels ``keys`` (present level, int64 [n], unique) that a frame sees."""
+        return self._counts.keys_at(self._counts.find(keys))
+
     def look_through(self, keys: np.ndarray, frames_needed: int) -> list[int]:
         """A frame has looked through the voxels ``keys`` (present level, int64 [n], unique).
 
@@ -125,9 +129,9 @@ class CoverageIndex:
         """Upper bound of ``slots``."""
         return self._counts.slot_count
 
-    def unique_voxels(self, frame_id: int) -> int:
-        """How many voxels no other frame sees."""
-        return int(np.count_nonzero(self._counts.counts(self._slots[frame_id]) == 1))
+    def frame_counts(self, frame_id: int) -> np.ndarray:
+        """By how many frames, itself included, each voxel of a frame is seen: int32 [n], in the order of ``slots``."""
+        return self._counts.counts(self._slots[frame_id])
 
     def covered(self, frame_ids: Iterable[int]) -> int:
         """How many voxels of the present grid the frames see together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,13 +16,17 @@ from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_poin
 from spatial_mllm_ros.scene.free_space import looked_through
 from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
 from spatial_mllm_ros.scene.records import PlacedFrame, Selection
-from spatial_mllm_ros.scene.retention import OUTDATED_SHARE, frame_weights, least_useful, superseded
+from spatial_mllm_ros.scene.retention import OUTDATED_SHARE, frame_weights, least_useful_first, superseded
 from spatial_mllm_ros.scene.selection import fill_up
 from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
 
 _FILL_LEVELS = 2  # how many levels finer frames are compared when the grid itself is exhausted
 _ANCHOR_OVERLAP = 0.6  # of a frame's voxels; below it a new anchor joins the older ones instead of replacing one
+
+
+# A full store is cleared down to this share at once: ranking it costs the voxels of all that it holds.
+_STORE_AFTER_CLEARING = 0.97
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,17 +219,25 @@ class EpochMap:
         self._keyframes[stamp_ns] = placed
         self.keyframe_bytes += placed.frame.nbytes
         older = [s for s in self._keyframes if s != stamp_ns]
-        for gone in superseded(self._config, coverage, older, list(self._recent), stamp_ns):
+        for gone in superseded(self._config, coverage, older, stamp_ns):
             self._let_go(gone, coverage)
-        while len(self._keyframes) > self._config.keyframes or self.keyframe_bytes > self._config.keyframe_bytes:
-            self._let_go(least_useful(self._config, coverage, list(self._keyframes), self._newest_ns), coverage)
+        if self._store_is_over(1.0):
+            for gone in least_useful_first(self._config, coverage, list(self._keyframes), self._newest_ns):
+                self._let_go(gone, coverage)
+                if not self._store_is_over(_STORE_AFTER_CLEARING):
+                    break
+
+    def _store_is_over(self, share: float) -> bool:
+        frames, most = len(self._keyframes), self._config.keyframes
+        over_bytes = self.keyframe_bytes > share * self._config.keyframe_bytes
+        return frames > math.ceil(share * most) or over_bytes
 
     def _let_go(self, stamp_ns: int, coverage: CoverageIndex) -> None:
         self.keyframe_bytes -= self._keyframes.pop(stamp_ns).frame.nbytes
         coverage.remove(stamp_ns)
 
     def _forget_what_has_gone(self, geometry: FrameGeometry, coverage: CoverageIndex) -> None:
-        keys = looked_through(geometry, coverage.voxel_size_fine, coverage.level)
+        keys = looked_through(geometry, coverage.voxel_size_fine, coverage.level, coverage.occupied_among)
         for stamp_ns in coverage.look_through(keys, self._config.seen_through_frames):
             held = self._recent if stamp_ns in self._recent else self._keyframes
             record = replace(held[stamp_ns].record, fine_keys=coverage.fine_keys(stamp_ns))

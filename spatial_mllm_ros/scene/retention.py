@@ -20,7 +20,7 @@ from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.greedy import lazy_greedy
 
-OUTDATED_SHARE = 0.05  #: a frame that lost this part of what it saw is outdated: it shows the scene as it was
+OUTDATED_SHARE = 0.02  #: a frame that lost this part of what it saw is outdated: it shows the scene as it was
 _OUTDATED_WEIGHT = 0.05
 
 
@@ -29,7 +29,7 @@ def frame_weights(
 ) -> list[float]:
     """By how much each frame's gain counts, in (0, 1].
 
-    ``1 - age_discount (1 - 2^-n)`` for a frame that is n half-lives old, times ``1 - lost / 5 %`` (at least 1/20) for
+    ``1 - age_discount (1 - 2^-n)`` for a frame that is n half-lives old, times ``1 - lost / 2 %`` (at least 1/20) for
     one that lost a part of what it saw. Half-lives are counted by the clock, not from the frame: weights change for all
     frames at once and seldom, so that the evidence set is not another one after every frame.
 
@@ -48,63 +48,51 @@ def frame_weights(
     return weights
 
 
-def superseded(
-    config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], recent: Sequence[int], newcomer: int
-) -> list[int]:
+def superseded(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newcomer: int) -> list[int]:
     """Which frames to let go when ``newcomer`` leaves the ring: itself, or keyframes that it makes superfluous.
 
-    Only keyframes that see some of the newcomer's voxels are looked at again. They and the newcomer are picked anew, by
-    their weights; those left with less than half of ``keyframe_min_gain`` go. What is lost by it is less than that per
-    frame, and a slow pan cannot lose a whole wall so, because frames are compared with keyframes and not with each
-    other: the first frame that shows enough of new wall is kept.
+    Itself, when newer frames in the ring show all of it, or when it neither adds ``keyframe_min_gain`` voxels to those
+    of the keyframes nor takes the place of one that counts less. Keyframes, when they see some of its voxels and fewer
+    than half of ``keyframe_min_gain`` that no other keyframe sees, those that count least first. What is lost by it is
+    less than that per frame. A slow pan cannot lose a whole wall so, because frames are compared with keyframes and not
+    with each other: the first frame that shows enough of new wall is kept.
 
     Args:
-        keyframes, recent: stamps of the frames beyond the ring and in it (the newcomer is in neither), oldest first.
+        keyframes: stamps of the frames beyond the ring without the newcomer; all other frames of ``coverage`` are in
+            the ring, and newer than it.
     """
-    voxels = coverage.slots(newcomer)
-    if config.keyframes == 0 or len(voxels) == 0 or _seen(coverage, recent)[voxels].all():
+    mine = coverage.slots(newcomer)
+    slots = {s: coverage.slots(s) for s in keyframes}
+    seen_by = np.bincount(np.concatenate([*slots.values(), mine]), minlength=coverage.slot_count)
+    in_ring = coverage.frame_counts(newcomer) - seen_by[mine]
+    if config.keyframes == 0 or (in_ring > 0).all():
         return [newcomer]
-    mine = np.zeros(coverage.slot_count, bool)
-    mine[voxels] = True
-    meets = [bool(mine[coverage.slots(stamp_ns)].any()) for stamp_ns in keyframes]
-    others = [s for s, met in zip(keyframes, meets, strict=True) if not met]
-    rivals = [s for s, met in zip(keyframes, meets, strict=True) if met]
-    adds = int(np.count_nonzero(~_seen(coverage, rivals)[voxels])) >= config.keyframe_min_gain
-    *weights, own_weight = frame_weights(config, coverage, [*rivals, newcomer], newcomer)
-    if not adds and not any(weight < own_weight for weight in weights):
-        return [newcomer]
-    frames = [*others, *rivals, newcomer]
-    picks, gains = lazy_greedy(
-        [coverage.slots(s) for s in frames],
-        coverage.slot_count,
-        len(frames),
-        chosen=range(len(others)),
-        weights=[1.0] * len(others) + weights + [own_weight],
-    )
-    least = max(1, config.keyframe_min_gain // 2)
-    worth = {frames[i] for i, gain in zip(picks, gains, strict=True) if gain >= least}
-    gone = [s for s in rivals if s not in worth]
-    if adds or (gone and newcomer in worth):
-        return gone
-    return [newcomer]
+    adds = int(np.count_nonzero(seen_by[mine] == 1)) >= config.keyframe_min_gain
+    *weights, own_weight = frame_weights(config, coverage, [*keyframes, newcomer], newcomer)
+    ranked = sorted(zip(weights, keyframes, strict=True))
+    is_mine = np.zeros(coverage.slot_count, bool)
+    is_mine[mine] = True
+    least, gone = max(1, config.keyframe_min_gain // 2), []
+    for weight, stamp_ns in ranked:
+        if not adds and weight >= own_weight:
+            break
+        own = slots[stamp_ns]
+        if is_mine[own].any() and int(np.count_nonzero(seen_by[own] == 1)) < least:
+            seen_by[own] -= 1
+            gone.append(stamp_ns)
+    return gone if adds or gone else [newcomer]
 
 
-def least_useful(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newest_ns: int) -> int:
-    """The keyframe that the greedy method would pick last from the keyframes, or not at all.
+def least_useful_first(
+    config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newest_ns: int
+) -> list[int]:
+    """The keyframes in the order in which to let them go: those that the greedy method picks last, or not at all.
 
-    That keeps the frames which a selection would want. Dropping the one with the fewest voxels of its own instead
+    That keeps the frames which a selection would want. Dropping those with the fewest voxels of their own instead
     keeps frames that see little but alone, and a selection of 16 out of them covers less.
     """
     weights = frame_weights(config, coverage, keyframes, newest_ns)
     voxels = [coverage.slots(s) for s in keyframes]
     order, _ = lazy_greedy(voxels, coverage.slot_count, len(keyframes), weights=weights)
     picked = set(order)
-    return next((s for i, s in enumerate(keyframes) if i not in picked), keyframes[order[-1]])
-
-
-def _seen(coverage: CoverageIndex, stamps_ns: Sequence[int]) -> np.ndarray:
-    """Which slots the frames see together, bool [slot_count]."""
-    seen = np.zeros(coverage.slot_count, bool)
-    for stamp_ns in stamps_ns:
-        seen[coverage.slots(stamp_ns)] = True
-    return seen
+    return [s for i, s in enumerate(keyframes) if i not in picked] + [keyframes[i] for i in reversed(order)]

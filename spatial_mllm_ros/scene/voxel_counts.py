@@ -83,6 +83,10 @@ class VoxelCounts:
         slots = slots[found]
         return slots[self._counts[slots] > 0]
 
+    def keys_at(self, slots: np.ndarray) -> np.ndarray:
+        """Keys int64 [n] of the voxels in ``slots``."""
+        return self._keys[slots]
+
     def living(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys int64 [n] and counts int32 [n] of all voxels with a count above 0, in no order."""
         alive = np.flatnonzero(self._counts > 0)
