@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from spatial_mllm_ros.scene.content import SceneContent, refuse_what_does_not_fi
 from spatial_mllm_ros.scene.epoch_map import EpochMap
 from spatial_mllm_ros.scene.intake import FrameIntake
 from spatial_mllm_ros.scene.records import PlacedFrame, SceneStatus, Selection
+from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 
 _log = logging.getLogger(__name__)
 _FRAMES_IN_FLIGHT = 4  # being decoded, or just leased
@@ -44,6 +45,7 @@ class Scene:
         self._lock = threading.Lock()  # guards what follows; never held while the encoder runs
         self._last_encoder_error = ""
         self._cached: tuple[object, Selection, list[Frame]] | None = None
+        self._clock = StageClock()
         self._map = self._new_map(epoch=0)
 
     @property
@@ -133,7 +135,8 @@ class Scene:
                 return 0
             anchors = current.anchors
         try:
-            geometries = self._encoder.encode(frames, anchors)
+            with self._clock.running(Stage.ENCODE):
+                geometries = self._encoder.encode(frames, anchors)
             _check(frames, geometries)
         except EncoderError as err:
             self._last_encoder_error = str(err)
@@ -211,7 +214,8 @@ class Scene:
             key = (current.epoch, current.revision, tuple(f.stamp_ns for f in others))
             if self._cached is None or self._cached[0] != key:
                 frames = sorted([*placed, *others], key=lambda f: f.stamp_ns)
-                selection = current.choose([f.stamp_ns for f in frames], k)
+                with self._clock.running(Stage.SELECT):
+                    selection = current.choose([f.stamp_ns for f in frames], k)
                 chosen = set(selection.stamps_ns)
                 self._cached = (key, selection, [f for f in frames if f.stamp_ns in chosen])
             return self._cached[1], list(self._cached[2])
@@ -246,6 +250,10 @@ class Scene:
                 scale_source=current.scale_source,
                 encoder_fault=self._encoder.fault if isinstance(self._encoder, ReportsFault) else "",
             )
+
+    def spent_ns(self) -> Mapping[Stage, int]:
+        """Nanoseconds spent per stage since the scene was made, of all epochs together."""
+        return self._clock.spent_ns()
 
     def placed(self) -> list[PlacedFrame]:
         """Where the frames held were taken, in time order."""
@@ -282,7 +290,7 @@ class Scene:
         return self._map
 
     def _new_map(self, epoch: int) -> EpochMap:
-        return EpochMap(self.config, epoch, self._encoder.anchor_count, self._intake.count)
+        return EpochMap(self.config, epoch, self._encoder.anchor_count, self._intake.count, self._clock)
 
 
 def _check(frames: Sequence[Frame], geometries: Sequence[FrameGeometry]) -> None:

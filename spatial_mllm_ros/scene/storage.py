@@ -24,6 +24,7 @@ from spatial_mllm_ros.scene.records import Selection
 from spatial_mllm_ros.scene.saved_folder import SavedFolder, checked_path, replace_folder
 from spatial_mllm_ros.scene.saved_format import FORMAT_NAME, VERSION, read_content, write_content
 from spatial_mllm_ros.scene.scene import Scene
+from spatial_mllm_ros.scene.stage_clock import StageClock
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _described(folder: SavedFolder, content: SceneContent) -> SavedScene:
     stamps_ns = sorted(frame.stamp_ns for frame in frames)
     known = {field.name for field in fields(SceneConfig)}  # a later release of this version may have written more
     config = SceneConfig(**{name: value for name, value in manifest["settings"].items() if name in known})
-    view = EpochMap(config, content.epoch, len(content.anchors), lambda _cause, _frames: None)
+    view = EpochMap(config, content.epoch, len(content.anchors), lambda _cause, _frames: None, StageClock())
     view.take_over(content)
     origin = manifest["origin"]
     return SavedScene(
@@ -237,11 +238,11 @@ def _refuse_other_origin(manifest: Mapping[str, Any], origin: SceneOrigin) -> No
             f"The saved scene lies in the frame {saved_frame[:80]!r} and this run's scene_frame is "
             f"{origin.scene_frame!r}; set scene_frame to {saved_frame[:80]!r}.",
         )
-    measured = (ScaleSource.DEPTH.value, ScaleSource.TF.value)
-    if origin.measures and scene["scale_source"] is not None and scene["scale_source"] not in measured:
+    source = None if scene["scale_source"] is None else ScaleSource(scene["scale_source"])
+    if origin.measures and source is not None and not source.is_measured:
         raise StorageError(
             "settings",
-            f"Nothing measured the saved scene (its scale source is {str(scene['scale_source'])[:40]!r}) and this run "
+            f"Nothing measured the saved scene (its scale source is {source.value!r}) and this run "
             "measures by depth and poses; the two cannot be joined. Load it with input.depth false and "
             "input.pose_source 'none', or start anew.",
         )
