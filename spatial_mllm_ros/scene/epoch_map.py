@@ -193,7 +193,8 @@ class EpochMap:
             lost = {p.record.stamp_ns: h.lost_voxels for h, p in placed}
             self._coverage = CoverageIndex.restored(content.grid, keys, lost)
         self.scale_source = content.scale_source
-        self._anchors = [(h.anchor, h.fine_keys) for h in content.anchors][-self._anchor_count :]
+        anchors = content.anchors[-self._anchor_count :] if self._anchor_count else ()
+        self._anchors = [(h.anchor, h.fine_keys) for h in anchors]
         self._newest_ns = content.newest_placed_ns
         self.revision += 1
 

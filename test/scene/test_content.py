@@ -249,3 +249,10 @@ def test_an_encoder_that_needs_anchors_refuses_a_scene_that_has_none(make_scene,
     other = make_scene(FakeGeometryEncoder(window_size=1, anchor_count=0))
     other.take_over(scene.content(), "test")
     assert np.array_equal(other.placed()[0].fine_keys, scene.placed()[0].fine_keys)
+
+
+@pytest.mark.parametrize(("anchor_count", "kept"), [(0, []), (1, [29]), (2, [28, 29]), (5, [28, 29])])
+def test_as_many_anchors_are_kept_as_the_encoder_takes(seen, make_scene, anchor_count, kept):
+    other = make_scene(FakeGeometryEncoder(window_size=1, anchor_count=anchor_count))
+    other.take_over(seen.content(), "test")
+    assert [h.anchor.frame.stamp_ns // S for h in other.content().anchors] == kept
