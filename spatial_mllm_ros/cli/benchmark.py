@@ -24,6 +24,12 @@ def add_commands(commands: Any) -> None:
     benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream, memory or query here")
     benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
     benchmark.add_argument(
+        "--query-sizes",
+        default="tiny,mid",
+        help="models of the part query, of tiny, mid, full (default tiny,mid; full has 5.3 billion random weights)",
+    )
+    benchmark.add_argument("--checkpoint", type=Path, help="measure this model in the part query instead")
+    benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
         help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
@@ -90,17 +96,6 @@ def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return evaluation_rows(arguments.recording)
 
 
-def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.datasets.sources import open_source
-    from spatial_mllm_ros.errors import ConfigurationError
-    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
-
-    if arguments.recording is None:
-        raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")
-    with open_source(arguments.recording) as source:
-        return storage_rows(source, name=source.name)
-
-
 def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from spatial_mllm_ros.evaluation.benchmark_stream import stream_rows
 
@@ -113,10 +108,33 @@ def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return memory_rows(arguments.recording)
 
 
+def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_query import query_rows
+
+    return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
+
+
+def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_plots import draw_query
+
+    draw_query(rows, path)
+
+
 def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
     from spatial_mllm_ros.evaluation.benchmark_plots import draw_stream
 
     draw_stream(rows, path)
+
+
+def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.datasets.sources import open_source
+    from spatial_mllm_ros.errors import ConfigurationError
+    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
+
+    if arguments.recording is None:
+        raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")
+    with open_source(arguments.recording) as source:
+        return storage_rows(source, name=source.name)
 
 
 _PARTS = {
@@ -126,9 +144,10 @@ _PARTS = {
     "encoder": _encoder,
     "evaluation": _evaluation,
     "training": _training,
-    "storage": _storage,
     "stream": _stream,
     "memory": _memory,
+    "query": _query,
+    "storage": _storage,
 }
-_PLOTS = {"stream": _draw_stream, "memory": _draw_stream}
+_PLOTS = {"stream": _draw_stream, "memory": _draw_stream, "query": _draw_query}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one
