@@ -23,7 +23,8 @@ from spatial_mllm_ros.scene.config import SceneConfig
 
 _ROOMS = 10
 _ROUNDS = 100  # times the ring
-_CONFIG = SceneConfig(ring_frames=32, rate_hz=0.0)
+_ROOMS_CONFIG = SceneConfig(ring_frames=16, rate_hz=0.0)  # the walk is 100 rings long, and rendered
+_REVISITED_CONFIG = SceneConfig(ring_frames=32, rate_hz=0.0)
 _VISITED_BETWEEN = 2  # worlds between two passes of the recording
 _SIZE_PX = (112, 84)  # of the generated frames
 _APART_M = 40.0  # farther than any generated world is wide
@@ -39,7 +40,7 @@ def memory_rows(recording: Path | None) -> list[dict[str, Any]]:
 
 
 def room_rows(
-    *, config: SceneConfig = _CONFIG, rooms: int = _ROOMS, size_px: tuple[int, int] = _SIZE_PX
+    *, config: SceneConfig = _ROOMS_CONFIG, rooms: int = _ROOMS, size_px: tuple[int, int] = _SIZE_PX
 ) -> list[dict[str, Any]]:
     """Rows of a walk through ``rooms`` rooms that is 100 times as long as the ring and enters none of them again."""
     frames = _ROUNDS * config.ring_frames
@@ -53,7 +54,7 @@ def room_rows(
 
 
 def revisited_rows(
-    recording: Path, *, config: SceneConfig = _CONFIG, size_px: tuple[int, int] = _SIZE_PX
+    recording: Path, *, config: SceneConfig = _REVISITED_CONFIG, size_px: tuple[int, int] = _SIZE_PX
 ) -> list[dict[str, Any]]:
     """Rows of a recording played forth, back and forth again, with generated rooms in between.
 
