@@ -23,28 +23,26 @@ from spatial_mllm_ros.scene.config import SceneConfig
 
 _ROOMS = 10
 _ROUNDS = 100  # times the ring
-_CONFIG = SceneConfig(ring_frames=32, rate_hz=0.0)
+_ROOMS_CONFIG = SceneConfig(ring_frames=16, rate_hz=0.0)  # the walk is 100 rings long, and rendered
+_REVISITED_CONFIG = SceneConfig(ring_frames=32, rate_hz=0.0)
 _VISITED_BETWEEN = 2  # worlds between two passes of the recording
+_SIZE_PX = (112, 84)  # of the generated frames
 _APART_M = 40.0  # farther than any generated world is wide
 
 
-def memory_rows(
-    recording: Path | None,
-    *,
-    config: SceneConfig = _CONFIG,
-    rooms: int = _ROOMS,
-    size_px: tuple[int, int] = (160, 120),
-) -> list[dict[str, Any]]:
-    """Rows of the walk through ``rooms`` rooms and, when there is one, of a recording with rooms in between.
-
-    Args:
-        recording: with depth and poses.
-        config: of the scene; a ring of 32 frames and else the defaults unless given.
-        size_px: of the generated frames.
+def memory_rows(recording: Path | None) -> list[dict[str, Any]]:
+    """Rows of the walk through ten rooms and, when there is one, of a recording with rooms in between.
 
     Raises:
         SourceError: the recording cannot be read, or has no depth and poses.
     """
+    return [*room_rows(), *([] if recording is None else revisited_rows(recording))]
+
+
+def room_rows(
+    *, config: SceneConfig = _ROOMS_CONFIG, rooms: int = _ROOMS, size_px: tuple[int, int] = _SIZE_PX
+) -> list[dict[str, Any]]:
+    """Rows of a walk through ``rooms`` rooms that is 100 times as long as the ring and enters none of them again."""
     frames = _ROUNDS * config.ring_frames
     worlds = worlds_of(rooms)
     sent: list[SentFrame] = []
@@ -52,18 +50,26 @@ def memory_rows(
         # in proportion to its rooms, the last one what is left
         share = frames * count // rooms if place + 1 < len(worlds) else frames - len(sent)
         sent += sent_frames(_walk(world, share, place, size_px))
-    rows = measure(f"{rooms}_rooms", sent, len(sent), what=f"walk through {rooms} rooms, once", config=config)
-    if recording is not None:
-        with open_source(recording) as source:
-            own = sent_frames(source)
-        mixed: list[SentFrame] = []
-        for place, (world, count) in enumerate(worlds[:_VISITED_BETWEEN]):
-            mixed += own if place % 2 == 0 else own[::-1]
-            mixed += sent_frames(_walk(world, len(own) * count // 2, place + 1, size_px))
-        mixed += own
-        what = f"recording of {len(own)} frames forth and back, with generated rooms in between"
-        rows += measure(f"{source.name}_and_rooms", mixed, len(mixed), what=what, config=config)
-    return rows
+    return measure(f"{rooms}_rooms", sent, len(sent), what=f"walk through {rooms} rooms, once", config=config)
+
+
+def revisited_rows(
+    recording: Path, *, config: SceneConfig = _REVISITED_CONFIG, size_px: tuple[int, int] = _SIZE_PX
+) -> list[dict[str, Any]]:
+    """Rows of a recording played forth, back and forth again, with generated rooms in between.
+
+    Raises:
+        SourceError: it cannot be read, or has no depth and poses.
+    """
+    with open_source(recording) as source:
+        own = sent_frames(source)
+    mixed: list[SentFrame] = []
+    for place, (world, _) in enumerate(worlds_of(_ROOMS)[:_VISITED_BETWEEN]):
+        mixed += own if place % 2 == 0 else own[::-1]
+        mixed += sent_frames(_walk(world, len(own), place + 1, size_px))
+    mixed += own
+    what = f"recording of {len(own)} frames forth, back and forth, with generated rooms in between"
+    return measure(f"{source.name}_and_rooms", mixed, len(mixed), what=what, config=config)
 
 
 def worlds_of(rooms: int) -> Sequence[tuple[int, int]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from spatial_mllm_ros.errors import ConfigurationError
 
 _MIB = 1 << 20
+_MOST_SIGHTINGS = 255  # they are counted in bytes
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class SceneConfig:
             wrong.append(f"SceneConfig.voxel_size_m is {self.voxel_size_m!r}; it must be finite and above 0.")
         if not (math.isfinite(self.age_half_life_s) and self.age_half_life_s > 0):
             wrong.append(f"SceneConfig.age_half_life_s is {self.age_half_life_s!r}; it must be finite and above 0.")
+        if isinstance(self.seen_through_frames, int) and self.seen_through_frames > _MOST_SIGHTINGS:
+            wrong.append(
+                f"SceneConfig.seen_through_frames is {self.seen_through_frames}; it must be {_MOST_SIGHTINGS} at most."
+            )
         if not 0 <= self.age_discount < 1:
             wrong.append(f"SceneConfig.age_discount is {self.age_discount!r}; it must be in [0, 1).")
         if not 0 <= self.min_confidence_percentile < 100:
