@@ -79,6 +79,7 @@ def open_session(config: SessionConfig) -> SpatialSession:
             image_width_px=config.encoder_image_width_px,
             window_size=config.encoder_window,
             anchor_count=config.encoder_anchors,
+            unit_m=loaded.spatial_unit_m,
         )
 
     encoder = AutoGeometryEncoder(

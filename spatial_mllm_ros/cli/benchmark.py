@@ -21,7 +21,9 @@ def add_commands(commands: Any) -> None:
     )
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
     benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
-    benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream or query here")
+    benchmark.add_argument(
+        "--plot", type=Path, metavar="SVG", help="draw the part stream, memory, windows or query here"
+    )
     benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
     benchmark.add_argument(
         "--query-sizes",
@@ -102,6 +104,12 @@ def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return stream_rows(arguments.recording, frames=arguments.frames)
 
 
+def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_memory import memory_rows
+
+    return memory_rows(arguments.recording)
+
+
 def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from spatial_mllm_ros.evaluation.benchmark_query import query_rows
 
@@ -112,6 +120,18 @@ def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
     from spatial_mllm_ros.evaluation.benchmark_plots import draw_query
 
     draw_query(rows, path)
+
+
+def _windows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_windows import window_rows
+
+    return window_rows(arguments.recording)
+
+
+def _draw_windows(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_windows import draw_windows
+
+    draw_windows(rows, path)
 
 
 def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
@@ -139,8 +159,10 @@ _PARTS = {
     "evaluation": _evaluation,
     "training": _training,
     "stream": _stream,
+    "memory": _memory,
+    "windows": _windows,
     "query": _query,
     "storage": _storage,
 }
-_PLOTS = {"stream": _draw_stream, "query": _draw_query}
+_PLOTS = {"stream": _draw_stream, "memory": _draw_stream, "windows": _draw_windows, "query": _draw_query}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, GeometryEncoder, ScaleSource
+from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, GeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.frames.frame import Frame
@@ -84,7 +84,7 @@ class AutoGeometryEncoder:
 
     def _choose(self, first: Frame, anchors: Sequence[Anchor]) -> GeometryEncoder:
         missing = self._sensor.missing(first)
-        if any(anchor.geometry.scale_source not in (ScaleSource.DEPTH, ScaleSource.TF) for anchor in anchors):
+        if any(not anchor.geometry.scale_source.is_measured for anchor in anchors):
             missing.append("place by its pose in a scene that poses did not make")
         if not missing:
             _log.info("Geometry of this epoch comes from the depth sensor: frame %d has all it needs.", first.stamp_ns)

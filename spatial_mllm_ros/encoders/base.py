@@ -18,7 +18,18 @@ class ScaleSource(str, Enum):
 
     DEPTH = "depth"  #: a depth sensor: metres
     TF = "tf"  #: camera poses of the robot: metres
+    MODEL_METRIC = "model_metric"  #: the spatial encoder alone, whose checkpoint states its unit: metres as it guesses
     MODEL = "model"  #: the spatial encoder alone: lengths are relative, not metres
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether lengths are metres."""
+        return self is not ScaleSource.MODEL
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a sensor or the robot tied the unit down, rather than the spatial encoder."""
+        return self in (ScaleSource.DEPTH, ScaleSource.TF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +41,7 @@ class FrameGeometry:
         confidence: float32 [h, w], larger is surer, comparable within one encoder only; 0 where there is no point.
         scene_from_cam: float64 [4, 4], camera-to-scene pose.
         intrinsics: the camera for an image of w x h, i.e. of the point map.
-        scale_source: where the unit of length comes from; metres unless it is ``MODEL``.
+        scale_source: where the unit of length comes from; metres where it ``is_metric``.
     """
 
     points_scene: np.ndarray

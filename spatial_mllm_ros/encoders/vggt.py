@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import Protocol
@@ -60,6 +61,8 @@ class VggtGeometryEncoder:
         window_size: most new frames per call.
         anchor_count: most anchors per call; of more, the first are used.
         points: which head gives the points.
+        unit_m: metres that the model calls 1, where its weights were trained to a metric scale; None: lengths of a
+            scene that nothing else measures are relative.
     """
 
     name = "torch-vggt"
@@ -73,6 +76,7 @@ class VggtGeometryEncoder:
         window_size: int = 6,
         anchor_count: int = 2,
         points: PointSource | str = PointSource.DEPTH,
+        unit_m: float | None = None,
     ) -> None:
         if image_width_px < PATCH_SIZE_PX or image_width_px % PATCH_SIZE_PX:
             raise ConfigurationError(
@@ -86,7 +90,10 @@ class VggtGeometryEncoder:
             self._points = PointSource(points)
         except ValueError:
             raise ConfigurationError(f"points is {points!r}; it must be 'depth' or 'points'.") from None
+        if unit_m is not None and not 0 < unit_m < math.inf:
+            raise ConfigurationError(f"unit_m is {unit_m}; it must be finite and above 0, or None for no metric scale.")
         self._model = model
+        self._unit_m = unit_m
         self._device = torch.device(device)
         self._long_side_px = image_width_px
         self.window_size = window_size
@@ -165,7 +172,11 @@ class VggtGeometryEncoder:
             points = values
             z_axis = cameras.cam_from_world[:, None, None, 2]
             depth = (points * z_axis[..., :3]).sum(axis=-1) + z_axis[..., 3]
-        return WindowGeometry(depth, confidence, points, window_from_cam), intrinsics
+        if self._unit_m is None:
+            return WindowGeometry(depth, confidence, points, window_from_cam), intrinsics
+        window_from_cam[:, :3, 3] *= self._unit_m
+        unit_m = np.float32(self._unit_m)
+        return WindowGeometry(depth * unit_m, confidence, points * unit_m, window_from_cam, metric=True), intrinsics
 
     def _image(self, frame: Frame, width_px: int, height_px: int) -> Tensor:
         """float32 [3, height, width] in [0, 1]; rounded to 8 bits in between, as the images of the training were."""

@@ -40,12 +40,14 @@ class WindowGeometry:
         confidence: [S, h, w], larger is surer.
         points_window: [S, h, w, 3].
         window_from_cam: float64 [S, 4, 4].
+        metric: the encoder takes its unit for the metre.
     """
 
     depth: np.ndarray
     confidence: np.ndarray
     points_window: np.ndarray
     window_from_cam: np.ndarray
+    metric: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,8 @@ def align_window(window: WindowGeometry, frames: Sequence[Frame], anchors: Seque
     """Places a window in the scene.
 
     A scene has one unit of length: with anchors whose unit is the model's, the window is aligned to them even if
-    poses or depth would give metres; with metric anchors, a window that cannot measure takes over their metres.
+    poses or depth would measure metres; with measured anchors, a window that cannot measure takes over their metres.
+    A window that nothing measures and nothing ties down is in metres only where its encoder says so (``metric``).
 
     Args:
         window: geometry of all S frames, anchors first.
@@ -70,11 +73,11 @@ def align_window(window: WindowGeometry, frames: Sequence[Frame], anchors: Seque
     Raises:
         EncoderError: the anchors have no usable point in common with the window.
     """
-    unit = ScaleSource.MODEL
+    unit = ScaleSource.MODEL_METRIC if window.metric else ScaleSource.MODEL
     if anchors:
-        units = {anchor.geometry.scale_source for anchor in anchors}
-        if ScaleSource.MODEL in units:
-            return WindowAlignment(_to_anchors(window, anchors, None), ScaleSource.MODEL)
+        unmeasured = [a.geometry.scale_source for a in anchors if not a.geometry.scale_source.is_measured]
+        if unmeasured:
+            return WindowAlignment(_to_anchors(window, anchors, None), unmeasured[0])
         unit = anchors[0].geometry.scale_source
     posed = [index for index, frame in enumerate(frames) if frame.scene_from_cam is not None]
     if anchors and not _anchors_follow_poses(anchors):
@@ -87,7 +90,7 @@ def align_window(window: WindowGeometry, frames: Sequence[Frame], anchors: Seque
         return WindowAlignment(_to_anchors(window, anchors, None), unit)
     if scale is not None and anchors and not posed:
         return WindowAlignment(_to_anchors(window, anchors, scale), ScaleSource.DEPTH)
-    source = ScaleSource.MODEL if scale is None else ScaleSource.DEPTH
+    source = unit if scale is None else ScaleSource.DEPTH
     factor = 1.0 if scale is None else scale
     if posed:
         return WindowAlignment(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from spatial_mllm_ros.answering.setup import SessionConfig, open_session
 from spatial_mllm_ros.datasets.sources import FrameSource
-from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures, coverage_figures
 from spatial_mllm_ros.evaluation.picture import ContactFrame, write_picture
@@ -44,7 +43,8 @@ def write_live_picture(path: Path, source: FrameSource, gains: Mapping[int, int]
     selected = [stamp for stamp in sorted(shown) if stamp in placed]
     if not selected:
         raise SourceError(f"None of the selected frames of {source.name!r} could be placed in a scene again.")
-    unit = "relative" if scene.status().scale_source is ScaleSource.MODEL else "m"
+    source = scene.status().scale_source
+    unit = "m" if source is None or source.is_metric else "relative"
     figures = coverage_figures(
         recorder.seen, selected, level=recorder.level, fine_voxel_size=recorder.fine_voxel_size, unit=unit
     )

@@ -17,7 +17,6 @@ from spatial_mllm_ros.datasets.bag_topics import BagTopics
 from spatial_mllm_ros.datasets.questions import TimedQuestion, load_questions
 from spatial_mllm_ros.datasets.recording import counts_in_words
 from spatial_mllm_ros.datasets.sources import FrameSource, open_source
-from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import ConfigurationError, FrameRejectedError, SourceError
 from spatial_mllm_ros.evaluation.coverage_figures import (
     CoverageFigures,
@@ -281,7 +280,7 @@ class _Run:
             selection.stamps_ns,
             level=self._recorder.level,
             fine_voxel_size=self._recorder.fine_voxel_size,
-            unit="relative" if selection.scale_source is ScaleSource.MODEL else "m",
+            unit="m" if selection.scale_source.is_metric else "relative",
         )
 
     def draw(self, path: Path, report: Report) -> None:

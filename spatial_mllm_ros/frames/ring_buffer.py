@@ -21,10 +21,20 @@ class RingBuffer:
     Args:
         capacity_frames: most frames held.
         capacity_bytes: most bytes of pixels held, colour and depth together.
-        spare_slots: buffers beyond the ring's own, for frames that others hold (keyframes, an answer in progress).
+        spare_slots: buffers beyond the ring's own, for frames that others hold (an answer in progress).
+        kept_frames, kept_bytes: bounds of a store that keeps frames which have left the ring; the fewer buffers that
+            either allows are set aside for it.
     """
 
-    def __init__(self, capacity_frames: int, capacity_bytes: int, *, spare_slots: int = 4) -> None:
+    def __init__(
+        self,
+        capacity_frames: int,
+        capacity_bytes: int,
+        *,
+        spare_slots: int = 4,
+        kept_frames: int = 0,
+        kept_bytes: int = 0,
+    ) -> None:
         if capacity_frames < 1 or capacity_bytes < 1 or spare_slots < 1:
             raise ConfigurationError(
                 f"The ring buffer's capacity_frames ({capacity_frames}), capacity_bytes ({capacity_bytes}) and "
@@ -32,6 +42,7 @@ class RingBuffer:
             )
         self.capacity_frames, self.capacity_bytes = capacity_frames, capacity_bytes
         self._spare_slots = spare_slots
+        self._kept_frames, self._kept_bytes = kept_frames, kept_bytes
         self._lock = threading.Lock()
         self._frames: deque[Frame] = deque()
         self._nbytes = 0
@@ -51,7 +62,8 @@ class RingBuffer:
                 slot_bytes = height_px * width_px * 3
                 self._refuse_too_large(slot_bytes)
                 ring_slots = min(self.capacity_frames, self.capacity_bytes // slot_bytes)
-                pool = self._pool = SlotPool(ring_slots + self._spare_slots, height_px, width_px)
+                kept_slots = min(self._kept_frames, self._kept_bytes // slot_bytes)
+                pool = self._pool = SlotPool(ring_slots + kept_slots + self._spare_slots, height_px, width_px)
         return pool.lease()
 
     def warm(self, slots: int) -> None:

@@ -37,7 +37,7 @@ from spatial_mllm_ros.models.checkpoint_layouts import (
 )
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.identity import ModelIdentity, licence_of, weights_sha256
-from spatial_mllm_ros.models.model_config import pixel_budget, vggt_config
+from spatial_mllm_ros.models.model_config import pixel_budget, spatial_unit_m, vggt_config
 from spatial_mllm_ros.models.preparation import PixelBudget
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.tokenization import TOKENIZER_NAME, ChatTokenizer
@@ -58,6 +58,7 @@ class LoadedSpatialMllm:
         fusion: which architecture, and with it which prompts.
         config: config.json as it is in the folder.
         budget: the frame sizes that the weights were trained with, and are to be asked with.
+        spatial_unit_m: metres that the spatial encoder calls 1; None where it has no metric scale.
     """
 
     model: SpatialMllm
@@ -66,6 +67,7 @@ class LoadedSpatialMllm:
     fusion: Fusion
     config: Mapping[str, Any]
     budget: PixelBudget
+    spatial_unit_m: float | None = None
 
 
 def load_model(
@@ -168,6 +170,7 @@ def load_spatial_mllm(
     if layout not in FUSION_OF:
         raise CheckpointError(f"{folder} holds a {layout.value} model, not a Spatial-MLLM.")
     budget = pixel_budget(files.config)
+    unit_m = spatial_unit_m(files.config)
     model = load_model(files, device=device, dtype=dtype)
     if not isinstance(model, SpatialMllm):
         raise CheckpointError(f"{folder} holds a {type(model).__name__}, not a Spatial-MLLM.")
@@ -180,7 +183,7 @@ def load_spatial_mllm(
     model.generation_config = _generation_config(files, tokenizer)
     identity = identity_of(files)
     _LOG.info("Loaded %s: %s, sha256 %s, licence %s", identity.name, layout.value, identity.sha256, identity.licence)
-    return LoadedSpatialMllm(model, tokenizer, identity, FUSION_OF[layout], files.config, budget)
+    return LoadedSpatialMllm(model, tokenizer, identity, FUSION_OF[layout], files.config, budget, unit_m)
 
 
 def identity_of(files: CheckpointFiles) -> ModelIdentity:

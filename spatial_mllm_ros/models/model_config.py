@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -173,6 +174,23 @@ def pixel_budget(config: Mapping[str, Any]) -> PixelBudget:
         return PixelBudget(**section)
     except ConfigurationError as error:
         raise CheckpointError(f"The section pixel_budget of config.json is not usable: {error}") from error
+
+
+def spatial_unit_m(config: Mapping[str, Any]) -> float | None:
+    """Metres that the VGGT of a checkpoint calls 1; None where config.json states none: it has no metric scale.
+
+    Raises:
+        CheckpointError: the value is not a number above 0.
+    """
+    unit = config.get("spatial_unit_m")
+    if unit is None:
+        return None
+    if isinstance(unit, bool) or not isinstance(unit, (int, float)) or not 0 < unit < math.inf:
+        raise CheckpointError(
+            f"spatial_unit_m in config.json is {unit!r}; expected the metres that the spatial encoder calls 1, a "
+            "finite number above 0, or no such entry where the encoder has no metric scale."
+        )
+    return float(unit)
 
 
 def _from_section(section: object) -> VggtConfig:

@@ -85,6 +85,27 @@ SPECS = (
     ParameterSpec(
         "selection.voxel_size_m", _SCENE.voxel_size_m, "Finest voxel edge when the scene is metric.", 0.001, 1
     ),
+    ParameterSpec(
+        "selection.age_half_life_s",
+        _SCENE.age_half_life_s,
+        "Age after which a frame's gain has lost half of selection.age_discount.",
+        0.1,
+        1e6,
+    ),
+    ParameterSpec(
+        "selection.age_discount",
+        _SCENE.age_discount,
+        "By how much less the gain of a very old frame counts; 0: age counts for nothing.",
+        0,
+        0.99,
+    ),
+    ParameterSpec(
+        "selection.seen_through_frames",
+        _SCENE.seen_through_frames,
+        "Frames that must look through a voxel before older frames no longer count what they saw there; 0: never.",
+        0,
+        255,
+    ),
     ParameterSpec("encoder.window", _SESSION.encoder_window, "New frames per call of the spatial encoder.", 1, 64),
     ParameterSpec(
         "encoder.anchors", _SESSION.encoder_anchors, "Known frames per call, which tie a window to the scene.", 1, 16
@@ -213,6 +234,9 @@ class NodeParameters:
                 keyframe_bytes=self["buffer.keyframe_max_bytes"],
                 selected_frames=self["selection.frames"],
                 voxel_size_m=self["selection.voxel_size_m"],
+                age_half_life_s=self["selection.age_half_life_s"],
+                age_discount=self["selection.age_discount"],
+                seen_through_frames=self["selection.seen_through_frames"],
             ),
             context=ContextConfig(
                 refresh=self["context.refresh"],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from spatial_mllm_ros.errors import ConfigurationError
 
 _MIB = 1 << 20
+_MOST_SIGHTINGS = 255  # they are counted in bytes
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,16 @@ class SceneConfig:
     Attributes:
         ring_frames, ring_bytes: most frames, and most bytes of pixels with depth, among the most recent ones.
         keyframes, keyframe_bytes: the same for frames kept beyond the ring; 0 keyframes keeps none.
-        keyframe_min_gain: voxels that nobody else sees which a frame must have to be kept when it leaves the ring.
+        keyframe_min_gain: voxels that no keyframe sees yet which a frame must show to be kept when it leaves the ring,
+            unless it replaces an older one; a keyframe that newer ones leave fewer than half as many is let go.
         rate_hz: frames closer together than 1 / rate_hz (within 5 %, for jitter) are not buffered; 0 buffers all.
         selected_frames: size of the evidence set.
         voxel_size_m: edge of a fine voxel where the scene is metric; relative to the scene where it is not.
+        age_half_life_s, age_discount: a frame's gain counts by up to ``age_discount`` less the older it is, by half of
+            that after one half-life: of two frames that show nearly the same, the newer one is preferred. Ages count in
+            whole half-lives of the stamps' clock. A discount of 0 leaves age out.
+        seen_through_frames: when that many frames have looked through a voxel since anybody last saw a surface in it,
+            what was there has gone: older frames no longer count it, and are themselves preferred less. 0: never.
         min_confidence_percentile: points below this percentile of the confidences of their window are left out.
         max_points_per_frame: denser point maps are thinned to this many points at most, regularly.
         time_jump_ns: a stamp that goes back by more than this starts a new epoch; by less, the frame is rejected.
@@ -28,12 +35,15 @@ class SceneConfig:
 
     ring_frames: int = 64
     ring_bytes: int = 256 * _MIB
-    keyframes: int = 64
-    keyframe_bytes: int = 256 * _MIB
-    keyframe_min_gain: int = 1
+    keyframes: int = 256
+    keyframe_bytes: int = 512 * _MIB
+    keyframe_min_gain: int = 4
     rate_hz: float = 5.0
     selected_frames: int = 16
     voxel_size_m: float = 0.02
+    age_half_life_s: float = 30.0
+    age_discount: float = 0.05
+    seen_through_frames: int = 3
     min_confidence_percentile: float = 50.0
     max_points_per_frame: int = 50_000
     time_jump_ns: int = 1_000_000_000
@@ -46,6 +56,7 @@ class SceneConfig:
             "keyframe_bytes": 0,
             "keyframe_min_gain": 1,
             "selected_frames": 1,
+            "seen_through_frames": 0,
             "max_points_per_frame": 1,
             "time_jump_ns": 0,
         }
@@ -58,6 +69,14 @@ class SceneConfig:
             wrong.append(f"SceneConfig.rate_hz is {self.rate_hz!r}; it must be finite and at least 0 (0: every frame).")
         if not (math.isfinite(self.voxel_size_m) and self.voxel_size_m > 0):
             wrong.append(f"SceneConfig.voxel_size_m is {self.voxel_size_m!r}; it must be finite and above 0.")
+        if not (math.isfinite(self.age_half_life_s) and self.age_half_life_s > 0):
+            wrong.append(f"SceneConfig.age_half_life_s is {self.age_half_life_s!r}; it must be finite and above 0.")
+        if isinstance(self.seen_through_frames, int) and self.seen_through_frames > _MOST_SIGHTINGS:
+            wrong.append(
+                f"SceneConfig.seen_through_frames is {self.seen_through_frames}; it must be {_MOST_SIGHTINGS} at most."
+            )
+        if not 0 <= self.age_discount < 1:
+            wrong.append(f"SceneConfig.age_discount is {self.age_discount!r}; it must be in [0, 1).")
         if not 0 <= self.min_confidence_percentile < 100:
             wrong.append(
                 f"SceneConfig.min_confidence_percentile is {self.min_confidence_percentile!r}; it must be in [0, 100)."

@@ -20,11 +20,13 @@ class HeldFrame:
     Attributes:
         placed: None for a frame in the ring that the encoder could not place.
         in_ring: among the most recent frames; otherwise it is a keyframe.
+        lost_voxels: of what it saw, how many newer frames have shown to have gone (``CoverageIndex.lost_share``).
     """
 
     frame: Frame
     placed: PlacedFrame | None
     in_ring: bool
+    lost_voxels: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class GridState:
     """The grid of a scene with geometry.
 
     Attributes:
-        voxel_size: edge of a fine voxel; metres unless the scene's scale source is ``MODEL``.
+        voxel_size: edge of a fine voxel; metres where the scene's scale source is metric.
         level: the present grid's voxels are 2^level fine voxels long.
         frames_since_measured: frames that came since the extent, which the level follows, was measured.
     """
@@ -108,7 +110,7 @@ def refuse_what_does_not_fit(
         for name, (least, allowed, unit) in needed.items()
         if least > allowed
     ]
-    metric = content.scale_source not in (None, ScaleSource.MODEL)
+    metric = content.scale_source is not None and content.scale_source.is_metric
     if content.grid is not None and metric and content.grid.voxel_size != config.voxel_size_m:
         wrong.append(
             f"Its finest voxel is {content.grid.voxel_size} m and selection.voxel_size_m is {config.voxel_size_m}; set "

@@ -9,7 +9,7 @@ import numpy as np
 
 from spatial_mllm_ros.scene.content import GridState
 from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
-from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarsen, unpack_cells, voxel_centres
+from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarse_keys, coarsen, unpack_cells, voxel_centres
 
 CELLS_PER_SIDE = 20  #: voxels along the smallest side of the scene that the grid aims at, as in the official sampler
 _ROBUST_SHARE = 0.01  # of the occupied voxels, left out at either end of an axis when the extent is measured
@@ -35,19 +35,24 @@ class CoverageIndex:
         self._slots: dict[int, np.ndarray] = {}
         self._counts = VoxelCounts()
         self._generation = self._counts.generation
+        self._doubts = np.zeros(self._counts.slot_count, np.uint8)
+        self._lost: dict[int, int] = {}
         self._adds_since_measured = 0
 
     def __contains__(self, frame_id: int) -> bool:
         return frame_id in self._fine
 
     @classmethod
-    def restored(cls, grid: GridState, fine_keys: Mapping[int, np.ndarray]) -> CoverageIndex:
-        """The index as it was when ``state`` gave ``grid``, with these frames in it."""
+    def restored(
+        cls, grid: GridState, fine_keys: Mapping[int, np.ndarray], lost_voxels: Mapping[int, int]
+    ) -> CoverageIndex:
+        """The index as it was when ``state`` gave ``grid``, with these frames in it; doubts begin again."""
         index = cls(grid.voxel_size)
         index._level = grid.level
         for frame_id, keys in fine_keys.items():
             index.add(frame_id, keys)
         index._adds_since_measured = grid.frames_since_measured
+        index._lost = {frame_id: lost for frame_id, lost in lost_voxels.items() if lost}
         return index
 
     @property
@@ -74,7 +79,7 @@ class CoverageIndex:
     def nbytes(self) -> int:
         """Bytes of all keys, slots and counts."""
         per_frame = sum(keys.nbytes + self._slots[i].nbytes for i, keys in self._fine.items())
-        return per_frame + self._counts.nbytes
+        return per_frame + self._counts.nbytes + self._doubts.nbytes
 
     def add(self, frame_id: int, fine_keys: np.ndarray) -> None:
         """Enters a frame that sees the voxels ``fine_keys`` (level 0, int64 [n], unique, ascending)."""
@@ -84,10 +89,54 @@ class CoverageIndex:
         if self._counts.generation != self._generation:
             self._generation = self._counts.generation
             self._slots = {i: self._counts.slots(coarsen(keys, self._level)) for i, keys in self._fine.items()}
+            self._doubts = np.zeros(self._counts.slot_count, np.uint8)  # numbered anew: doubts begin again
+        self._doubts[slots] = 0
+
+    def occupied_among(self, keys: np.ndarray) -> np.ndarray:
+        """Those of the voxels ``keys`` (present level, int64 [n], unique) that a frame sees."""
+        return self._counts.keys_at(self._counts.find(keys))
+
+    def look_through(self, keys: np.ndarray, frames_needed: int) -> list[int]:
+        """A frame has looked through the voxels ``keys`` (present level, int64 [n], unique).
+
+        When ``frames_needed`` frames have done so since any frame saw a surface there, nobody counts the voxel any more
+        until it is seen again: what was in it has gone. A voxel that is added meanwhile is beyond doubt again.
+
+        Returns:
+            the frames that lost voxels by it.
+        """
+        slots = self._counts.find(keys)
+        self._doubts[slots] += 1
+        gone = slots[self._doubts[slots] >= frames_needed]
+        if not len(gone):
+            return []
+        self._doubts[gone] = 0
+        is_gone = np.zeros(self.slot_count, bool)
+        is_gone[gone] = True
+        losers = [i for i, own in self._slots.items() if is_gone[own].any()]
+        for frame_id in losers:
+            own, fine = self._slots[frame_id], self._fine[frame_id]
+            stays = ~is_gone[own]
+            self._counts.remove(own[~stays])
+            # the slots of a frame are in the order of its coarse keys
+            self._fine[frame_id] = fine[stays[np.unique(coarse_keys(fine, self._level), return_inverse=True)[1]]]
+            self._slots[frame_id] = own[stays]
+            self._lost[frame_id] = self._lost.get(frame_id, 0) + len(own) - int(np.count_nonzero(stays))
+        return losers
+
+    def lost_voxels(self, frame_id: int) -> int:
+        """How many of its voxels the frame has lost so far."""
+        return self._lost.get(frame_id, 0)
+
+    def lost_share(self, frame_id: int) -> float:
+        """The part of what the frame saw that is known to have gone since, 0 to 1; voxels of the level of that time."""
+        lost = self._lost.get(frame_id, 0)
+        return lost / (lost + len(self._slots[frame_id])) if lost else 0.0
 
     def remove(self, frame_id: int) -> None:
         """Takes a frame out."""
         del self._fine[frame_id]
+        self._lost.pop(frame_id, None)
         self._counts.remove(self._slots.pop(frame_id))
 
     def fine_keys(self, frame_id: int) -> np.ndarray:
@@ -103,9 +152,9 @@ class CoverageIndex:
         """Upper bound of ``slots``."""
         return self._counts.slot_count
 
-    def unique_voxels(self, frame_id: int) -> int:
-        """How many voxels no other frame sees."""
-        return int(np.count_nonzero(self._counts.counts(self._slots[frame_id]) == 1))
+    def frame_counts(self, frame_id: int) -> np.ndarray:
+        """By how many frames, itself included, each voxel of a frame is seen: int32 [n], in the order of ``slots``."""
+        return self._counts.counts(self._slots[frame_id])
 
     def covered(self, frame_ids: Iterable[int]) -> int:
         """How many voxels of the present grid the frames see together."""
@@ -144,6 +193,7 @@ class CoverageIndex:
         if self._counts.generation:  # it grew while it was filled, so the first slots are out of date
             self._slots = {i: self._counts.slots(coarsen(keys, level)) for i, keys in self._fine.items()}
         self._generation = self._counts.generation
+        self._doubts = np.zeros(self._counts.slot_count, np.uint8)
         return True
 
 

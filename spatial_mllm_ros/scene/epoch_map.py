@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,14 +14,20 @@ from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.content import HeldAnchor, HeldFrame, SceneContent
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_points
+from spatial_mllm_ros.scene.free_space import looked_through
 from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
 from spatial_mllm_ros.scene.records import PlacedFrame, Selection
+from spatial_mllm_ros.scene.retention import OUTDATED_SHARE, frame_weights, least_useful_first, superseded
 from spatial_mllm_ros.scene.selection import fill_up
 from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
 
 _FILL_LEVELS = 2  # how many levels finer frames are compared when the grid itself is exhausted
 _ANCHOR_OVERLAP = 0.6  # of a frame's voxels; below it a new anchor joins the older ones instead of replacing one
+
+
+# A full store is cleared down to this share at once: ranking it costs the voxels of all that it holds.
+_STORE_AFTER_CLEARING = 0.97
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +107,7 @@ class EpochMap:
         """Enters an encoded window; returns how many of its frames now have a place."""
         source = self.scale_source or geometries[0].scale_source
         fitting = [
-            (f, g)
-            for f, g in zip(frames, geometries, strict=True)
-            if (g.scale_source is ScaleSource.MODEL) == (source is ScaleSource.MODEL)
+            (f, g) for f, g in zip(frames, geometries, strict=True) if g.scale_source.is_metric == source.is_metric
         ]
         if len(fitting) < len(frames):  # lengths of two kinds must not meet in one grid
             self._count("scale", len(frames) - len(fitting))
@@ -119,21 +124,22 @@ class EpochMap:
             return 0
         coverage = self._coverage
         if coverage is None:
-            metric = source is not ScaleSource.MODEL
-            size = self._config.voxel_size_m if metric else relative_voxel_size(np.concatenate([p for _, _, p in seen]))
+            every = np.concatenate([p for _, _, p in seen])
+            size = self._config.voxel_size_m if source.is_metric else relative_voxel_size(every)
             coverage = self._coverage = CoverageIndex(size)
             self.scale_source = source
         with self._clock.running(Stage.VOXELISE):
             keys_of = [voxel_keys(part, coverage.voxel_size_fine) for _, _, part in seen]
         with self._clock.running(Stage.COVERAGE):
-            for (frame, _, _), keys in zip(seen, keys_of, strict=True):
+            for (frame, geometry, _), keys in zip(seen, keys_of, strict=True):
+                if self._config.seen_through_frames:
+                    self._forget_what_has_gone(geometry, coverage)
                 coverage.add(frame.stamp_ns, keys)
+                record = PlacedFrame(
+                    frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
+                )
+                self._recent[frame.stamp_ns] = _Placed(frame, record)
             coverage.follow_extent()
-        for (frame, geometry, _), keys in zip(seen, keys_of, strict=True):
-            record = PlacedFrame(
-                frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
-            )
-            self._recent[frame.stamp_ns] = _Placed(frame, record)
         frame, geometry, _ = seen[-1]
         self._keep_anchor(Anchor(frame, geometry), coverage)
         self._newest_ns = frame.stamp_ns
@@ -151,16 +157,24 @@ class EpochMap:
 
     def retire_all(self) -> None:
         """No frame is in the ring any more."""
-        for stamp_ns in list(self._recent):
-            self._retire(stamp_ns, self._recent.pop(stamp_ns))
+        with self._clock.running(Stage.COVERAGE):
+            for stamp_ns in list(self._recent):
+                self._retire(stamp_ns, self._recent.pop(stamp_ns))
 
     def content(self, ring: Sequence[Frame], waiting: int) -> SceneContent:
         """All that is known, with the frames of the ring that wait for nothing; ``take_over`` is the way back."""
         records = {record.stamp_ns: replace(record, is_keyframe=False) for record in self.records()}
-        keyframes = [HeldFrame(p.frame, records[s], in_ring=False) for s, p in self._keyframes.items()]
+        lost = {s: 0 if self._coverage is None else self._coverage.lost_voxels(s) for s in records}
+
+        def held(frame: Frame, *, in_ring: bool) -> HeldFrame:
+            return HeldFrame(frame, records.get(frame.stamp_ns), in_ring, lost.get(frame.stamp_ns, 0))
+
         return SceneContent(
             epoch=self.epoch,
-            held=(*keyframes, *(HeldFrame(f, records.get(f.stamp_ns), in_ring=True) for f in ring)),
+            held=(
+                *(held(p.frame, in_ring=False) for p in self._keyframes.values()),
+                *(held(frame, in_ring=True) for frame in ring),
+            ),
             anchors=tuple(HeldAnchor(anchor, keys) for anchor, keys in self._anchors),
             grid=None if self._coverage is None else self._coverage.state,
             scale_source=self.scale_source,
@@ -176,7 +190,8 @@ class EpochMap:
         self.keyframe_bytes = sum(p.frame.nbytes for p in self._keyframes.values())
         if content.grid is not None:
             keys = {p.record.stamp_ns: p.record.fine_keys for _, p in placed}
-            self._coverage = CoverageIndex.restored(content.grid, keys)
+            lost = {p.record.stamp_ns: h.lost_voxels for h, p in placed}
+            self._coverage = CoverageIndex.restored(content.grid, keys, lost)
         self.scale_source = content.scale_source
         anchors = content.anchors[-self._anchor_count :] if self._anchor_count else ()
         self._anchors = [(h.anchor, h.fine_keys) for h in anchors]
@@ -187,7 +202,9 @@ class EpochMap:
         """Selects min(k, n) of the n frames ``stamps_ns`` (in time order); those without geometry see nothing."""
         voxels = self._per_frame(stamps_ns, CoverageIndex.slots)
         count = 0 if self._coverage is None else self._coverage.slot_count
-        picks, gains = lazy_greedy(voxels, count, k)
+        coverage = self._coverage
+        weights = None if coverage is None else frame_weights(self._config, coverage, stamps_ns, self._newest_ns)
+        picks, gains = lazy_greedy(voxels, count, k, weights=weights)
         order = list(picks)
         if len(order) < min(k, len(stamps_ns)):
             finer = self._per_frame(stamps_ns, _finer_keys)
@@ -247,27 +264,35 @@ class EpochMap:
         if coverage is None:
             return
         self.revision += 1
-        if self._config.keyframes == 0 or coverage.unique_voxels(stamp_ns) < self._config.keyframe_min_gain:
-            coverage.remove(stamp_ns)
-            return
         self._keyframes[stamp_ns] = placed
         self.keyframe_bytes += placed.frame.nbytes
-        while len(self._keyframes) > self._config.keyframes or self.keyframe_bytes > self._config.keyframe_bytes:
-            least = self._least_useful_keyframe(coverage)
-            self.keyframe_bytes -= self._keyframes.pop(least).frame.nbytes
-            coverage.remove(least)
+        older = [s for s in self._keyframes if s != stamp_ns]
+        for gone in superseded(self._config, coverage, older, stamp_ns):
+            self._let_go(gone, coverage)
+        if self._store_is_over(1.0):
+            for gone in least_useful_first(self._config, coverage, list(self._keyframes), self._newest_ns):
+                self._let_go(gone, coverage)
+                if not self._store_is_over(_STORE_AFTER_CLEARING):
+                    break
 
-    def _least_useful_keyframe(self, coverage: CoverageIndex) -> int:
-        """The keyframe that the greedy method would pick last from the keyframes, or not at all.
+    def _store_is_over(self, share: float) -> bool:
+        frames, most = len(self._keyframes), self._config.keyframes
+        over_bytes = self.keyframe_bytes > share * self._config.keyframe_bytes
+        return frames > math.ceil(share * most) or over_bytes
 
-        That keeps the frames which a selection would want. Dropping the one with the fewest voxels of its own instead
-        keeps frames that see little but alone, and a selection of 16 out of them covers less.
-        """
-        stamps_ns = list(self._keyframes)
-        order, _ = lazy_greedy([coverage.slots(s) for s in stamps_ns], coverage.slot_count, len(stamps_ns))
-        picked = set(order)
-        return next((s for i, s in enumerate(stamps_ns) if i not in picked), stamps_ns[order[-1]])
+    def _let_go(self, stamp_ns: int, coverage: CoverageIndex) -> None:
+        self.keyframe_bytes -= self._keyframes.pop(stamp_ns).frame.nbytes
+        coverage.remove(stamp_ns)
+
+    def _forget_what_has_gone(self, geometry: FrameGeometry, coverage: CoverageIndex) -> None:
+        keys = looked_through(geometry, coverage.voxel_size_fine, coverage.level, coverage.occupied_among)
+        for stamp_ns in coverage.look_through(keys, self._config.seen_through_frames):
+            held = self._recent if stamp_ns in self._recent else self._keyframes
+            record = replace(held[stamp_ns].record, fine_keys=coverage.fine_keys(stamp_ns))
+            held[stamp_ns] = replace(held[stamp_ns], record=record)
 
 
 def _finer_keys(coverage: CoverageIndex, stamp_ns: int) -> np.ndarray:
+    if coverage.lost_share(stamp_ns) >= OUTDATED_SHARE:
+        return np.empty(0, np.int64)  # shows what has gone: fills up after all others
     return coarsen(coverage.fine_keys(stamp_ns), max(0, coverage.level - _FILL_LEVELS))

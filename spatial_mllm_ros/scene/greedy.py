@@ -9,9 +9,16 @@ import numpy as np
 
 
 def lazy_greedy(
-    voxels: Sequence[np.ndarray], voxel_count: int, k: int, *, chosen: Sequence[int] = ()
+    voxels: Sequence[np.ndarray],
+    voxel_count: int,
+    k: int,
+    *,
+    chosen: Sequence[int] = (),
+    weights: Sequence[float] | None = None,
 ) -> tuple[list[int], list[int]]:
     """Picks up to ``k`` more sets, each the one that adds the most uncovered voxels; stops when none adds any.
+
+    With ``weights`` each pick is the set whose number of new voxels times its weight is largest.
 
     Ties go to the lowest index. A set's gain can only fall as others are picked, so an old gain is an upper bound and
     most gains need no second look (Minoux, Accelerated greedy algorithms, 1978); the picks are those of the plain
@@ -20,15 +27,17 @@ def lazy_greedy(
     Args:
         voxels: per set the voxels it covers, int [n_i], unique, each in [0, voxel_count).
         chosen: sets already taken; what they cover counts as covered.
+        weights: per set, above 0; None: all 1, which is the published method.
 
     Returns:
-        the picked indices and their gains, in the order of picking.
+        the picked indices and their gains (voxels, not weighted), in the order of picking.
     """
     covered = np.zeros(voxel_count, bool)
     for index in chosen:
         covered[voxels[index]] = True
     taken = set(chosen)
-    bounds = [(-len(ids), index) for index, ids in enumerate(voxels) if index not in taken and len(ids)]
+    weight = [1.0] * len(voxels) if weights is None else [float(w) for w in weights]
+    bounds = [(-len(ids) * weight[i], i) for i, ids in enumerate(voxels) if i not in taken and len(ids)]
     heapq.heapify(bounds)
     picks: list[int] = []
     gains: list[int] = []
@@ -37,8 +46,8 @@ def lazy_greedy(
         gain = len(voxels[index]) - int(np.count_nonzero(covered[voxels[index]]))
         if gain == 0:
             heapq.heappop(bounds)
-        elif gain < -bound:
-            heapq.heapreplace(bounds, (-gain, index))
+        elif gain * weight[index] < -bound:
+            heapq.heapreplace(bounds, (-gain * weight[index], index))
         else:
             heapq.heappop(bounds)
             covered[voxels[index]] = True

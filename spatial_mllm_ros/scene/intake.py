@@ -40,7 +40,13 @@ class FrameIntake:
     def __init__(self, config: SceneConfig, *, spare_slots: int) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._ring = RingBuffer(config.ring_frames, config.ring_bytes, spare_slots=spare_slots)
+        self._ring = RingBuffer(
+            config.ring_frames,
+            config.ring_bytes,
+            spare_slots=spare_slots,
+            kept_frames=config.keyframes,
+            kept_bytes=config.keyframe_bytes,
+        )
         self._pending: deque[Frame] = deque()
         self._counts: Counter[str] = Counter()
         self._epoch = 0

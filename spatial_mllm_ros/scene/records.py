@@ -21,7 +21,7 @@ class Selection:
         gains: voxels that each of them added when it was picked, in the order of ``stamps_ns``; 0 for frames that
             only fill up.
         covered_voxels, total_voxels: seen by the selected frames together, by all frames held together.
-        voxel_size: edge length of these voxels; metres unless ``scale_source`` is ``MODEL``; 0 without geometry.
+        voxel_size: edge length of these voxels; metres where ``scale_source`` is metric; 0 without geometry.
         scale_source: None while no frame has geometry; the frames are then spread evenly over time.
         newest_stamp_ns: newest frame with geometry; 0 when there is none.
     """
@@ -71,7 +71,8 @@ class PlacedFrame:
     Attributes:
         scene_from_cam: float64 [4, 4], camera-to-scene.
         intrinsics: the camera of the point map the encoder gave.
-        fine_keys: unique voxel keys int64 [n], ascending, that the frame sees on the finest grid (``scene.voxels``).
+        fine_keys: unique voxel keys int64 [n], ascending, that the frame sees on the finest grid (``scene.voxels``),
+            without those of which newer frames have shown that they have gone.
         is_keyframe: held beyond the ring.
     """
 

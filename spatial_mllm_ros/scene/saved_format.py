@@ -44,8 +44,8 @@ def write_content(content: SceneContent, folder: Path) -> dict[str, Any]:
     """
     held = {h.frame.stamp_ns for h in content.held}
     loose = [a for a in content.anchors if a.anchor.frame.stamp_ns not in held]
-    frames = [_frame_entry(h.frame, _RING if h.in_ring else _KEYFRAME, h.placed, folder) for h in content.held]
-    frames += [_frame_entry(a.anchor.frame, _ANCHOR, None, folder) for a in loose]
+    frames = [_frame_entry(h, _RING if h.in_ring else _KEYFRAME, folder) for h in content.held]
+    frames += [_frame_entry(HeldFrame(a.anchor.frame, None, in_ring=False), _ANCHOR, folder) for a in loose]
     anchors = [_anchor_entry(a, folder) for a in content.anchors]
     keys = [h.placed.fine_keys for h in content.held if h.placed is not None] + [a.fine_keys for a in content.anchors]
     write_synced(folder / _VOXELS, _npy(np.concatenate([_NO_KEYS, *keys])))
@@ -91,7 +91,9 @@ def read_content(scene: Mapping[str, Any], read: Callable[[str], bytes], most_by
         frames[frame.stamp_ns] = frame
         placed = None if entry["placed"] is None else _placed(frame.stamp_ns, entry["placed"], next(keys))
         if entry["role"] != _ANCHOR:
-            held.append(HeldFrame(frame, placed, in_ring={_RING: True, _KEYFRAME: False}[entry["role"]]))
+            in_ring = {_RING: True, _KEYFRAME: False}[entry["role"]]
+            lost = 0 if entry["placed"] is None else _whole(entry["placed"]["lost_voxels"])
+            held.append(HeldFrame(frame, placed, in_ring, lost))
     grid = None if scene["grid"] is None else _grid(scene["grid"])
     content = SceneContent(
         epoch=_whole(scene["epoch"]),
@@ -111,7 +113,7 @@ def _check_consistent(content: SceneContent) -> None:
     placed = [h.placed for h in content.held if h.placed is not None]
     ring = [frame.stamp_ns for frame in content.ring]
     sources = {p.scale_source for p in placed} | {a.anchor.geometry.scale_source for a in content.anchors}
-    units = {source is ScaleSource.MODEL for source in sources}
+    units = {source.is_metric for source in sources}
     contradictions = {
         "its ring is not in the order of the stamps": ring != sorted(ring),
         "its keyframes do not come before its ring": [h.in_ring for h in content.held]
@@ -120,7 +122,7 @@ def _check_consistent(content: SceneContent) -> None:
         "it has places and no grid, or a grid and no places": (content.grid is None) != (not placed),
         "it has a grid without a scale source": (content.grid is None) != (content.scale_source is None),
         "it mixes metres with relative lengths": len(units) > 1
-        or (bool(units) and units != {content.scale_source is ScaleSource.MODEL}),
+        or (bool(units) and units != {content.scale_source is not None and content.scale_source.is_metric}),
         "a frame's voxels are not ascending": any(
             len(k) and (k[0] < 0 or (np.diff(k) <= 0).any())
             for k in [*(p.fine_keys for p in placed), *(a.fine_keys for a in content.anchors)]
@@ -134,7 +136,8 @@ def _check_consistent(content: SceneContent) -> None:
 # Frames
 
 
-def _frame_entry(frame: Frame, role: str, placed: PlacedFrame | None, folder: Path) -> dict[str, Any]:
+def _frame_entry(held: HeldFrame, role: str, folder: Path) -> dict[str, Any]:
+    frame, placed = held.frame, held.placed
     bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
     write_synced(folder / _image_name(frame.stamp_ns), _encoded(".jpg", bgr, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
     if frame.depth_m is not None:
@@ -159,6 +162,7 @@ def _frame_entry(frame: Frame, role: str, placed: PlacedFrame | None, folder: Pa
             "intrinsics": asdict(placed.intrinsics),
             "scale_source": placed.scale_source.value,
             "voxels": len(placed.fine_keys),
+            "lost_voxels": held.lost_voxels,
         },
     }
 

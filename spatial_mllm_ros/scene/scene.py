@@ -39,7 +39,7 @@ class Scene:
     def __init__(self, config: SceneConfig, encoder: GeometryEncoder) -> None:
         self.config = config
         self._encoder = encoder
-        held_elsewhere = config.keyframes + config.selected_frames + encoder.window_size + encoder.anchor_count
+        held_elsewhere = config.selected_frames + encoder.window_size + encoder.anchor_count
         self._intake = FrameIntake(config, spare_slots=held_elsewhere + _FRAMES_IN_FLIGHT)
         self._working = threading.Lock()  # one process() at a time
         self._lock = threading.Lock()  # guards what follows; never held while the encoder runs

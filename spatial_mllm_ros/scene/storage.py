@@ -238,11 +238,11 @@ def _refuse_other_origin(manifest: Mapping[str, Any], origin: SceneOrigin) -> No
             f"The saved scene lies in the frame {saved_frame[:80]!r} and this run's scene_frame is "
             f"{origin.scene_frame!r}; set scene_frame to {saved_frame[:80]!r}.",
         )
-    measured = (ScaleSource.DEPTH.value, ScaleSource.TF.value)
-    if origin.measures and scene["scale_source"] is not None and scene["scale_source"] not in measured:
+    source = None if scene["scale_source"] is None else ScaleSource(scene["scale_source"])
+    if origin.measures and source is not None and not source.is_measured:
         raise StorageError(
             "settings",
-            f"Nothing measured the saved scene (its scale source is {str(scene['scale_source'])[:40]!r}) and this run "
+            f"Nothing measured the saved scene (its scale source is {source.value!r}) and this run "
             "measures by depth and poses; the two cannot be joined. Load it with input.depth false and "
             "input.pose_source 'none', or start anew.",
         )

@@ -70,6 +70,23 @@ class VoxelCounts:
             waiting = waiting[self._keys[moved] != keys[waiting]]
         return slots
 
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Slots int32 [m] of those of ``keys`` (int64 [n]) whose count is above 0."""
+        slots = self._home(keys)
+        waiting = np.arange(len(keys))
+        found = np.zeros(len(keys), bool)
+        while len(waiting):
+            there = self._keys[slots[waiting]]
+            found[waiting[there == keys[waiting]]] = True
+            waiting = waiting[(there != keys[waiting]) & (there != _EMPTY)]
+            slots[waiting] = self._next(slots[waiting])
+        slots = slots[found]
+        return slots[self._counts[slots] > 0]
+
+    def keys_at(self, slots: np.ndarray) -> np.ndarray:
+        """Keys int64 [n] of the voxels in ``slots``."""
+        return self._keys[slots]
+
     def living(self) -> tuple[np.ndarray, np.ndarray]:
         """Keys int64 [n] and counts int32 [n] of all voxels with a count above 0, in no order."""
         alive = np.flatnonzero(self._counts > 0)

@@ -66,8 +66,9 @@ def frame(
 class ExactPredictor:
     """Knows the room, and tells it in a frame and a scale that differ from call to call."""
 
-    def __init__(self, step_m: float = 0.15) -> None:
+    def __init__(self, step_m: float = 0.15, *, scale: float | None = None) -> None:
         self.step_m = step_m
+        self.scale = scale  # None: another one in every call
         self.calls: list[tuple[int, ...]] = []
         self.image_shapes: list[tuple[int, ...]] = []
         self.windows: list[Sim3] = []
@@ -79,7 +80,7 @@ class ExactPredictor:
         self.image_shapes.append(tuple(images.shape))
         random = np.random.default_rng(len(self.calls))
         window_from_scene = Sim3(
-            random.uniform(0.2, 0.6), matrix_from_quaternion(random.normal(size=4)), random.normal(size=3)
+            self.scale or random.uniform(0.2, 0.6), matrix_from_quaternion(random.normal(size=4)), random.normal(size=3)
         )
         self.windows.append(window_from_scene)
         truth = [pose_of(index, self.step_m) for index in indices]
@@ -221,6 +222,39 @@ def test_a_turn_on_the_spot_has_no_scale_but_takes_it_from_a_depth_sensor() -> N
     for index, geometry in enumerate(encoder.encode([posed[0], measured], [])):
         assert geometry.scale_source is ScaleSource.DEPTH
         assert_truth(geometry, index, Sim3.identity(), step_m=0.0)
+
+
+@pytest.mark.parametrize("points", ["depth", "points"])
+def test_a_model_that_states_its_unit_gives_metres_in_every_window(points: str) -> None:
+    encoder = encoder_of(ExactPredictor(scale=0.4), unit_m=2.5, points=points)
+    frames = [frame(i) for i in range(2)]
+    known = encoder.encode(frames, [])
+    new = encoder.encode([frame(i) for i in (2, 3)], anchors_of(frames, known))
+    for index, geometry in enumerate([*known, *new]):
+        assert geometry.scale_source is ScaleSource.MODEL_METRIC
+        assert geometry.scale_source.is_metric
+        assert_truth(geometry, index, first_camera_of_truth(0))
+
+
+def test_what_measures_goes_before_the_unit_that_the_model_states() -> None:
+    posed = [frame(i, pose=pose_of(i)) for i in range(3)]
+    for index, geometry in enumerate(encoder_of(ExactPredictor(scale=0.4), unit_m=9.0).encode(posed, [])):
+        assert geometry.scale_source is ScaleSource.TF
+        assert_truth(geometry, index, Sim3.identity())
+    measured = [frame(i, depth=i == 1) for i in range(2)]
+    for index, geometry in enumerate(encoder_of(ExactPredictor(scale=0.4), unit_m=9.0).encode(measured, [])):
+        assert geometry.scale_source is ScaleSource.DEPTH
+        assert_truth(geometry, index, first_camera_of_truth(0), tolerance=0.01)
+
+
+def test_a_scene_in_the_models_metres_is_not_moved_by_poses_that_appear() -> None:
+    encoder = encoder_of(ExactPredictor(scale=0.4), unit_m=2.5)
+    frames = [frame(0), frame(1)]
+    known = encoder.encode(frames, [])
+    new = encoder.encode([frame(i, pose=pose_of(i), depth=True) for i in (2, 3)], anchors_of(frames, known))
+    for index, geometry in zip((2, 3), new, strict=True):
+        assert geometry.scale_source is ScaleSource.MODEL_METRIC
+        assert_truth(geometry, index, first_camera_of_truth(0))
 
 
 def test_sensor_depth_alone_gives_metres_and_later_windows_keep_them() -> None:
@@ -381,7 +415,14 @@ def test_windows_of_a_wrong_length_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_width_px": 500}, {"image_width_px": 0}, {"window_size": 0}, {"anchor_count": -1}, {"points": "voxels"}],
+    [
+        {"image_width_px": 500},
+        {"image_width_px": 0},
+        {"window_size": 0},
+        {"anchor_count": -1},
+        {"points": "voxels"},
+        {"unit_m": 0.0},
+    ],
 )
 def test_options_out_of_range_are_named(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):

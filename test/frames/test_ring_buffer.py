@@ -108,3 +108,12 @@ def test_bounds_hold_after_every_push_and_frames_are_kept_or_returned_once(sizes
 def test_an_impossible_capacity_is_refused(arguments):
     with pytest.raises(ConfigurationError, match="at least 1"):
         RingBuffer(*arguments)
+
+
+def test_buffers_for_kept_frames_are_as_few_as_their_bound_in_frames_or_in_bytes_allows():
+    for kept, slots in ((0, 0), 3), ((4, 10**6), 7), ((400, 5 * 60 + 59), 8):
+        ring = RingBuffer(2, 10**6, spare_slots=1, kept_frames=kept[0], kept_bytes=kept[1])
+        held = [ring.lease(4, 5) for _ in range(slots)]
+        with pytest.raises(FrameRejectedError):
+            ring.lease(4, 5)
+        assert len(held) == slots

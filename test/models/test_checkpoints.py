@@ -372,3 +372,16 @@ def test_a_configuration_of_another_model_is_not_saved(loaded, tmp_path):
     with pytest.raises(CheckpointError, match="does not describe the model"):
         save_spatial_mllm(tmp_path / "x", loaded.model, {**loaded.config, "num_hidden_layers": 4}, loaded.tokenizer)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("stated", "metres"), [(None, None), (2, 2.0), (0.5, 0.5)])
+def test_the_unit_of_the_spatial_encoder_is_what_the_folder_states(folder, stated, metres):
+    change_config(folder, **({} if stated is None else {"spatial_unit_m": stated}))
+    assert load_spatial_mllm(folder).spatial_unit_m == metres
+
+
+@pytest.mark.parametrize("stated", [0, -1.0, "2 m", True, float("inf")])
+def test_a_unit_that_is_no_length_is_an_error(folder, stated):
+    change_config(folder, spatial_unit_m=stated)
+    with pytest.raises(CheckpointError, match="spatial_unit_m"):
+        load_spatial_mllm(folder)

@@ -27,7 +27,7 @@ def test_totals_and_unique_voxels_are_those_of_plain_sets():
     assert index.total_voxels == len(set.union(*plain.values()))
     for i in FRAMES:
         others = set.union(*(s for j, s in plain.items() if j != i))
-        assert index.unique_voxels(i) == len(plain[i] - others)
+        assert int((index.frame_counts(i) == 1).sum()) == len(plain[i] - others)
     assert index.covered([5, 9]) == len(plain[5] | plain[9])
     assert index.covered([]) == 0
 
@@ -38,7 +38,9 @@ def test_removing_a_frame_is_as_if_it_had_never_been_there():
     never = filled({5: FRAMES[5], 2: FRAMES[2]})
     assert 9 not in index
     assert index.total_voxels == never.total_voxels
-    assert [index.unique_voxels(i) for i in (5, 2)] == [never.unique_voxels(i) for i in (5, 2)]
+    assert [int((index.frame_counts(i) == 1).sum()) for i in (5, 2)] == [
+        int((never.frame_counts(i) == 1).sum()) for i in (5, 2)
+    ]
 
 
 def test_the_grid_follows_the_extent_and_keeps_every_figure_right():
@@ -94,3 +96,43 @@ def test_an_empty_index_has_nothing():
 )
 def test_flat_sides_do_not_count_and_long_ones_do_not_make_others_flat(sides, smallest):
     assert smallest_side(np.array(sides, float)) == smallest
+
+
+# What has gone
+
+
+def test_a_voxel_that_enough_frames_look_through_is_counted_by_nobody_until_it_is_seen_again():
+    index = filled(FRAMES)
+    again = voxel_keys(np.float32([[0.5, 0.5, 0.5]]), 0.1)
+    index.add(30, again)
+    gone = coarsen(index.fine_keys(30), index.level)
+    holders = {i for i in (9, 5, 2, 30) if np.isin(gone, coarsen(index.fine_keys(i), index.level)).any()}
+    before, plain = index.total_voxels, {i: set(coarsen(index.fine_keys(i), index.level)) for i in (9, 5, 2, 30)}
+    assert index.look_through(gone, 2) == []
+    assert index.total_voxels == before
+    assert set(index.look_through(gone, 2)) == holders
+    assert index.total_voxels == before - 1
+    assert index.lost_share(30) == 1.0
+    for i in (9, 5, 2, 30):
+        left = plain[i] - set(gone.tolist())
+        assert set(coarsen(index.fine_keys(i), index.level)) == left
+        assert len(index.slots(i)) == len(left)
+    index.add(31, again)
+    assert index.total_voxels == before
+    assert index.lost_share(31) == 0.0
+
+
+def test_seeing_a_surface_takes_earlier_doubts_back():
+    index = filled(FRAMES)
+    keys = coarsen(index.fine_keys(5), index.level)[:1]
+    index.look_through(keys, 2)
+    index.add(40, index.fine_keys(5))
+    assert index.look_through(keys, 2) == []
+    assert index.look_through(keys, 2) != []
+
+
+def test_voxels_that_nobody_sees_cannot_go():
+    index = filled(FRAMES)
+    far = voxel_keys(np.float32([[900.0, 900.0, 900.0]]), 1.0)
+    assert len(index.occupied_among(coarsen(far, index.level))) == 0
+    assert index.look_through(coarsen(far, index.level), 1) == []

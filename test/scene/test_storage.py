@@ -450,3 +450,12 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_earlier_scene(tmp_path):
     assert "the disk is full" in lines[0]
     assert "Free some space" in lines[0]
     assert lines[1] == "['room'] 2"
+
+
+def test_what_frames_have_lost_since_they_were_seen_is_kept(seen, make_scene, tmp_path):
+    content = seen.content()
+    marked = replace(content, held=tuple(replace(h, lost_voxels=i) for i, h in enumerate(content.held)))
+    running = make_scene()
+    running.take_over(marked, "test")
+    save_scene(running, tmp_path / "room")
+    assert [h.lost_voxels for h in read_scene(tmp_path / "room")[1].held] == list(range(13))

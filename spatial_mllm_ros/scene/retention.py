@@ -1,0 +1,98 @@
+"""How much a frame's gain counts, and which frames are kept beyond the ring.
+
+A scene is walked through for an hour and keeps a bounded number of frames of it. Three rules decide which:
+
+- *Age.* What a frame adds counts by a few percent less the older the frame is. So a newer frame takes the place of an
+  older one that shows nearly the same, and coverage that only an old frame has keeps nearly all of its worth.
+- *Change.* A frame of which a part is known to have gone (``CoverageIndex.look_through``) counts less, down to a
+  twentieth: it stays only while nobody else shows the rest of what it saw.
+- *No duplicates.* A frame that leaves the ring becomes a keyframe only for what no keyframe shows yet, or in the place
+  of older keyframes that it makes superfluous. Walking the same way again therefore adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.coverage import CoverageIndex
+from spatial_mllm_ros.scene.greedy import lazy_greedy
+
+OUTDATED_SHARE = 0.02  #: a frame that lost this part of what it saw is outdated: it shows the scene as it was
+_OUTDATED_WEIGHT = 0.05
+
+
+def frame_weights(
+    config: SceneConfig, coverage: CoverageIndex, stamps_ns: Sequence[int], newest_ns: int
+) -> list[float]:
+    """By how much each frame's gain counts, in (0, 1].
+
+    ``1 - age_discount (1 - 2^-n)`` for a frame that is n half-lives old, times ``1 - lost / 2 %`` (at least 1/20) for
+    one that lost a part of what it saw. Half-lives are counted by the clock, not from the frame: weights change for all
+    frames at once and seldom, so that the evidence set is not another one after every frame.
+
+    Args:
+        stamps_ns: frames; one that is not in ``coverage`` has weight 1.
+        newest_ns: the moment from which ages count.
+    """
+    half_life_ns = max(1, round(config.age_half_life_s * 1e9))
+    weights = []
+    for stamp_ns in stamps_ns:
+        half_lives = max(0, newest_ns // half_life_ns - stamp_ns // half_life_ns)
+        weight = 1.0 - config.age_discount * (1.0 - 0.5 ** min(half_lives, 60))
+        if stamp_ns in coverage:
+            weight *= max(_OUTDATED_WEIGHT, 1.0 - coverage.lost_share(stamp_ns) / OUTDATED_SHARE)
+        weights.append(weight)
+    return weights
+
+
+def superseded(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newcomer: int) -> list[int]:
+    """Which frames to let go when ``newcomer`` leaves the ring: itself, or keyframes that it makes superfluous.
+
+    Itself, when newer frames in the ring show all of it, or when it neither adds ``keyframe_min_gain`` voxels to those
+    of the keyframes nor takes the place of one that counts less. Keyframes, when they see some of its voxels and fewer
+    than half of ``keyframe_min_gain`` that no other keyframe sees, those that count least first. What is lost by it is
+    less than that per frame. A slow pan cannot lose a whole wall so, because frames are compared with keyframes and not
+    with each other: the first frame that shows enough of new wall is kept.
+
+    Args:
+        keyframes: stamps of the frames beyond the ring without the newcomer; all other frames of ``coverage`` are in
+            the ring, and newer than it.
+    """
+    mine = coverage.slots(newcomer)
+    slots = {s: coverage.slots(s) for s in keyframes}
+    seen_by = np.bincount(np.concatenate([*slots.values(), mine]), minlength=coverage.slot_count)
+    in_ring = coverage.frame_counts(newcomer) - seen_by[mine]
+    if config.keyframes == 0 or (in_ring > 0).all():
+        return [newcomer]
+    adds = int(np.count_nonzero(seen_by[mine] == 1)) >= config.keyframe_min_gain
+    *weights, own_weight = frame_weights(config, coverage, [*keyframes, newcomer], newcomer)
+    ranked = sorted(zip(weights, keyframes, strict=True))
+    is_mine = np.zeros(coverage.slot_count, bool)
+    is_mine[mine] = True
+    least, gone = max(1, config.keyframe_min_gain // 2), []
+    for weight, stamp_ns in ranked:
+        if not adds and weight >= own_weight:
+            break
+        own = slots[stamp_ns]
+        if is_mine[own].any() and int(np.count_nonzero(seen_by[own] == 1)) < least:
+            seen_by[own] -= 1
+            gone.append(stamp_ns)
+    return gone if adds or gone else [newcomer]
+
+
+def least_useful_first(
+    config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newest_ns: int
+) -> list[int]:
+    """The keyframes in the order in which to let them go: those that the greedy method picks last, or not at all.
+
+    That keeps the frames which a selection would want. Dropping those with the fewest voxels of their own instead
+    keeps frames that see little but alone, and a selection of 16 out of them covers less.
+    """
+    weights = frame_weights(config, coverage, keyframes, newest_ns)
+    voxels = [coverage.slots(s) for s in keyframes]
+    order, _ = lazy_greedy(voxels, coverage.slot_count, len(keyframes), weights=weights)
+    picked = set(order)
+    return [s for i, s in enumerate(keyframes) if i not in picked] + [keyframes[i] for i in reversed(order)]
