@@ -35,7 +35,7 @@ class CoverageIndex:
         self._slots: dict[int, np.ndarray] = {}
         self._counts = VoxelCounts()
         self._generation = self._counts.generation
-        self._doubts = np.zeros(self._counts.slot_count, np.uint8)
+        self._forget_doubts()
         self._lost: dict[int, int] = {}
         self._adds_since_measured = 0
 
@@ -79,7 +79,7 @@ class CoverageIndex:
     def nbytes(self) -> int:
         """Bytes of all keys, slots and counts."""
         per_frame = sum(keys.nbytes + self._slots[i].nbytes for i, keys in self._fine.items())
-        return per_frame + self._counts.nbytes + self._doubts.nbytes
+        return per_frame + self._counts.nbytes + self._doubted.nbytes + self._sightings.nbytes
 
     def add(self, frame_id: int, fine_keys: np.ndarray) -> None:
         """Enters a frame that sees the voxels ``fine_keys`` (level 0, int64 [n], unique, ascending)."""
@@ -89,8 +89,10 @@ class CoverageIndex:
         if self._counts.generation != self._generation:
             self._generation = self._counts.generation
             self._slots = {i: self._counts.slots(coarsen(keys, self._level)) for i, keys in self._fine.items()}
-            self._doubts = np.zeros(self._counts.slot_count, np.uint8)  # numbered anew: doubts begin again
-        self._doubts[slots] = 0
+            self._forget_doubts()
+        elif len(self._doubted):
+            stays = ~np.isin(self._doubted, slots)
+            self._doubted, self._sightings = self._doubted[stays], self._sightings[stays]
 
     def occupied_among(self, keys: np.ndarray) -> np.ndarray:
         """Those of the voxels ``keys`` (present level, int64 [n], unique) that a frame sees."""
@@ -106,11 +108,16 @@ class CoverageIndex:
             the frames that lost voxels by it.
         """
         slots = self._counts.find(keys)
-        self._doubts[slots] += 1
-        gone = slots[self._doubts[slots] >= frames_needed]
+        doubted = np.union1d(self._doubted, slots)
+        sightings = np.zeros(len(doubted), np.int32)
+        sightings[np.searchsorted(doubted, self._doubted)] = self._sightings
+        sightings[np.searchsorted(doubted, slots)] += 1
+        enough = sightings >= frames_needed
+        undecided = ~enough & (self._counts.counts(doubted) > 0)
+        self._doubted, self._sightings = doubted[undecided], sightings[undecided]
+        gone = doubted[enough]
         if not len(gone):
             return []
-        self._doubts[gone] = 0
         is_gone = np.zeros(self.slot_count, bool)
         is_gone[gone] = True
         losers = [i for i, own in self._slots.items() if is_gone[own].any()]
@@ -127,6 +134,11 @@ class CoverageIndex:
     def lost_voxels(self, frame_id: int) -> int:
         """How many of its voxels the frame has lost so far."""
         return self._lost.get(frame_id, 0)
+
+    def _forget_doubts(self) -> None:
+        """Slots are numbered anew, or there are none yet: doubts begin again."""
+        self._doubted = np.empty(0, np.int32)  # slots, ascending, that frames have looked through
+        self._sightings = np.empty(0, np.int32)  # how many of them
 
     def lost_share(self, frame_id: int) -> float:
         """The part of what the frame saw that is known to have gone since, 0 to 1; voxels of the level of that time."""
@@ -193,7 +205,7 @@ class CoverageIndex:
         if self._counts.generation:  # it grew while it was filled, so the first slots are out of date
             self._slots = {i: self._counts.slots(coarsen(keys, level)) for i, keys in self._fine.items()}
         self._generation = self._counts.generation
-        self._doubts = np.zeros(self._counts.slot_count, np.uint8)
+        self._forget_doubts()
         return True
 
 
