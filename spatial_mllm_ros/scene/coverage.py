@@ -28,6 +28,9 @@ class CoverageIndex:
         voxel_size: edge length at level 0, unit of the scene.
     """
 
+    _doubted: np.ndarray
+    _sightings: np.ndarray
+
     def __init__(self, voxel_size: float) -> None:
         self.voxel_size_fine = voxel_size
         self._level = 0
