@@ -114,8 +114,8 @@ class CoverageIndex:
 
     def _forget_doubts(self) -> None:
         """Slots are numbered anew, or there are none yet: doubts begin again."""
-        self._doubted = np.empty(0, np.int32)  # slots, ascending, that frames have looked through
-        self._sightings = np.empty(0, np.int32)  # how many of them
+        self._doubted: np.ndarray = np.empty(0, np.int32)  # slots, ascending, that frames have looked through
+        self._sightings: np.ndarray = np.empty(0, np.int32)  # how many of them
 
     def lost_share(self, frame_id: int) -> float:
         """The part of what the frame saw that is known to have gone since, 0 to 1; voxels of the level of that time."""
