@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from spatial_mllm_ros.answering.context import ContextConfig
 from spatial_mllm_ros.answering.fused import FusedAnswerModel
 from spatial_mllm_ros.answering.session import SpatialSession
 from spatial_mllm_ros.encoders.auto import AutoGeometryEncoder
@@ -38,6 +39,7 @@ class SessionConfig:
             ``engines.choose.BACKENDS``.
         encoder_exports: folder of exports; "" for the usual one.
         scene: ring buffer, keyframes and selection.
+        context: how the model's context is kept warm.
     """
 
     checkpoint: str = ""
@@ -50,6 +52,7 @@ class SessionConfig:
     encoder_backend: str = "auto"
     encoder_exports: str = ""
     scene: SceneConfig = field(default_factory=SceneConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
 
 
 def open_session(config: SessionConfig) -> SpatialSession:
@@ -66,7 +69,8 @@ def open_session(config: SessionConfig) -> SpatialSession:
     loaded, device = load_checkpoint(config.checkpoint, config.device)
 
     chain = open_backends(loaded.model.spatial_encoder, loaded.identity.sha256, backend_config)
-    loaded.model.take_last_layer_from(chain.last_layer)
+    if chain.has_engines:  # torch alone is left to the model, which then keeps its frames' tokens and can be left
+        loaded.model.take_last_layer_from(chain.last_layer)
 
     def vggt_encoder() -> VggtGeometryEncoder:
         return VggtGeometryEncoder(
@@ -85,7 +89,8 @@ def open_session(config: SessionConfig) -> SpatialSession:
         anchor_count=config.encoder_anchors,
         fault=lambda: chain.fault,
     )
-    return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
+    model = FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens, cache_bytes=config.context.cache_bytes)
+    return SpatialSession(Scene(config.scene, encoder), model, config.context)
 
 
 def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, str]:

@@ -26,6 +26,12 @@ def add_commands(commands: Any) -> None:
     )
     benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
     benchmark.add_argument(
+        "--query-sizes",
+        default="tiny,mid",
+        help="models of the part query, of tiny, mid, full (default tiny,mid; full has 5.3 billion random weights)",
+    )
+    benchmark.add_argument("--checkpoint", type=Path, help="measure this model in the part query instead")
+    benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
         help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
@@ -104,6 +110,18 @@ def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return memory_rows(arguments.recording)
 
 
+def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_query import query_rows
+
+    return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
+
+
+def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_plots import draw_query
+
+    draw_query(rows, path)
+
+
 def _windows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from spatial_mllm_ros.evaluation.benchmark_windows import window_rows
 
@@ -122,6 +140,17 @@ def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
     draw_stream(rows, path)
 
 
+def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.datasets.sources import open_source
+    from spatial_mllm_ros.errors import ConfigurationError
+    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
+
+    if arguments.recording is None:
+        raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")
+    with open_source(arguments.recording) as source:
+        return storage_rows(source, name=source.name)
+
+
 _PARTS = {
     "selection": _selection,
     "node": _node,
@@ -132,6 +161,8 @@ _PARTS = {
     "stream": _stream,
     "memory": _memory,
     "windows": _windows,
+    "query": _query,
+    "storage": _storage,
 }
-_PLOTS = {"stream": _draw_stream, "memory": _draw_stream, "windows": _draw_windows}
+_PLOTS = {"stream": _draw_stream, "memory": _draw_stream, "windows": _draw_windows, "query": _draw_query}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

@@ -40,8 +40,15 @@ _HELD_COLORS = {"ring": "#56b4e9", "keyframes": "#0072b2", "index": "#e69f00"}
 _CURVES = {
     "ever": ("seen by any frame so far", PATH, (0, (1, 1.5))),
     "held": ("seen by a frame still held", "#009e73", "-"),
-    "unlimited": ("as many, none forgotten", UNIFORM, "-"),
+    "unlimited": ("as many of all so far", UNIFORM, "-"),
     "selected": ("the frames selected", SELECTED, (0, (4, 2))),
+}
+
+_WAY_LABELS = {
+    "published": "published-style",
+    "chosen": "cold, frames chosen",
+    "refresh": "warm, during a refresh",
+    "warm": "warm",
 }
 
 
@@ -54,17 +61,11 @@ def draw_stream(rows: Sequence[Row], path: Path) -> None:
     Raises:
         ConfigurationError: there is no such row.
     """
-    by_name = {row["name"]: row for row in rows}
-    streams = [match[1] for name in by_name if (match := re.match(r"stream\.(.+)\.coverage_ever$", name))]
-    if not streams:
-        raise ConfigurationError(
-            "There is no stream among the rows to draw; measure with `spatial_mllm benchmark stream`."
-        )
+    streams = _measured(rows, "stream", "coverage_ever")
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(3, len(streams), sharex="col", squeeze=False)
-        for column, stream in zip(panels.T, streams, strict=True):
-            own = {name.removeprefix(f"stream.{stream}."): row for name, row in by_name.items()}
+        for column, own in zip(panels.T, streams.values(), strict=True):
             title = own["frame_p50_ms"]["detail"].split(", JPEG")[0].replace(": ", ":\n", 1)
             column[0].set_title(title, fontsize=9.5, loc="left")
             _draw_coverage(column[0], own)
@@ -78,6 +79,68 @@ def draw_stream(rows: Sequence[Row], path: Path) -> None:
         panels[2, 0].set_ylabel("MB held")
 
     _write_svg(draw, path, width_in=2.4 + 3.9 * len(streams), height_in=7.4)
+
+
+def draw_query(rows: Sequence[Row], path: Path) -> None:
+    """Time to the first token and to the whole answer per way, p50 with p95, on a logarithmic scale; a panel per model.
+
+    Args:
+        rows: of ``benchmark_query.query_rows``; others are not looked at.
+
+    Raises:
+        ConfigurationError: there is no such row.
+    """
+    models = _measured(rows, "query", "warm.total_p50_ms")
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(models), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, (model, own) in zip(panels, models.items(), strict=True):
+            setting = own["warm.total_p50_ms"]["detail"].split("; ")[-1].split(", at most")[0]
+            axes.set_title(f"{model}: {setting}", fontsize=9.5, loc="left")
+            _draw_ways(axes, own)
+        panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.06), ncols=2)
+        panels[-1].set_xlabel("milliseconds from the question's arrival (logarithmic; bar: p50, whisker: p95)")
+
+    _write_svg(draw, path, width_in=8.6, height_in=0.9 + 2.2 * len(models))
+
+
+def _measured(rows: Sequence[Row], part: str, known_by: str) -> dict[str, dict[str, Row]]:
+    """Per stream or model that was measured, its rows by their last names."""
+    named = {row["name"]: row for row in rows}
+    found = re.findall(rf"^{part}\.(.+)\.{re.escape(known_by)}$", "\n".join(named), re.MULTILINE)
+    if not found:
+        raise ConfigurationError(
+            f"There is nothing of the part {part} among the rows to draw; measure with `spatial_mllm benchmark {part}`."
+        )
+    return {one: {name.removeprefix(f"{part}.{one}."): row for name, row in named.items()} for one in found}
+
+
+def _draw_ways(axes: Axes, rows: Mapping[str, Row]) -> None:
+    at = np.arange(len(_WAY_LABELS))[::-1]
+    for what, label, color, shift in (
+        ("first_token", "to the first token", SELECTED, 0.2),
+        ("total", "to the whole answer", "#9ecae1", -0.2),
+    ):
+        middle, high = (
+            np.array([rows[f"{way}.{what}_p{share}_ms"]["value"] for way in _WAY_LABELS]) for share in (50, 95)
+        )
+        error = [np.zeros(len(at)), np.maximum(0.0, high - middle)]
+        axes.barh(at + shift, middle, height=0.36, color=color, label=label)
+        axes.errorbar(middle, at + shift, xerr=error, fmt="none", ecolor=PATH, elinewidth=1.0, capsize=2.5)
+        for y, value, end in zip(at + shift, middle, high, strict=True):
+            axes.annotate(_milliseconds(value), (max(value, end), y), (5, 0), textcoords="offset points", va="center")
+    counts = {way: rows[f"{way}.total_p50_ms"]["detail"].split("n = ")[1].split(";")[0] for way in _WAY_LABELS}
+    axes.set_yticks(at, [f"{label}\n(n = {counts[way]})" for way, label in _WAY_LABELS.items()])
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    low, high_end = axes.get_xlim()
+    axes.set_xlim(low / 3, high_end * 3)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value / 1e3:.3g} s" if value >= 1e3 else f"{value:.3g} ms"
 
 
 def _draw_coverage(axes: Axes, rows: Mapping[str, Row]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def stream_rows(recording: Path | None, *, frames: int = 10_000) -> list[Row]:
         SourceError: the recording cannot be read, or has no depth and poses.
     """
     per_room = 100 * _CONFIG.ring_frames // _ROOMS
-    rows = measure("rooms", sent_frames(rooms_walk(_ROOMS, per_room)), frames, what=f"walk through {_ROOMS} rooms")
+    walk = sent_frames(islice(rooms_walk(_ROOMS, per_room), frames))  # rooms that would not be reached are not made
+    rows = measure("rooms", walk, frames, what=f"walk through rooms, {per_room} frames in each of {_ROOMS}")
     if recording is not None:
         with open_source(recording) as source:
             sent = sent_frames(source)

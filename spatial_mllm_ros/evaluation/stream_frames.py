@@ -60,10 +60,12 @@ def sent_frames(frames: Iterable[Frame]) -> list[SentFrame]:
     return [_sent(frame) for frame in frames]
 
 
-def rooms_walk(rooms: int, frames_per_room: int, *, width_px: int = 224, height_px: int = 168) -> Iterator[Frame]:
+def rooms_walk(
+    rooms: int, frames_per_room: int, *, width_px: int = 224, height_px: int = 168, first_room: int = 0
+) -> Iterator[Frame]:
     """A walk through generated test rooms, one after the other and far apart, with exact depth and poses."""
     config = ClipConfig(frames_per_room, width_px, height_px)
-    for room in range(rooms):
+    for room in range(first_room, first_room + rooms):
         (clip,) = make_clips([split_seed("test", room)], config)
         for index, frame in enumerate(clip.frames()):
             pose = np.array(frame.scene_from_cam)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from spatial_mllm_ros.scene.content import GridState
 from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
 from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarse_keys, coarsen, unpack_cells, voxel_centres
 
@@ -40,6 +41,24 @@ class CoverageIndex:
 
     def __contains__(self, frame_id: int) -> bool:
         return frame_id in self._fine
+
+    @classmethod
+    def restored(
+        cls, grid: GridState, fine_keys: Mapping[int, np.ndarray], lost_voxels: Mapping[int, int]
+    ) -> CoverageIndex:
+        """The index as it was when ``state`` gave ``grid``, with these frames in it; doubts begin again."""
+        index = cls(grid.voxel_size)
+        index._level = grid.level
+        for frame_id, keys in fine_keys.items():
+            index.add(frame_id, keys)
+        index._adds_since_measured = grid.frames_since_measured
+        index._lost = {frame_id: lost for frame_id, lost in lost_voxels.items() if lost}
+        return index
+
+    @property
+    def state(self) -> GridState:
+        """The grid, for ``restored``."""
+        return GridState(self.voxel_size_fine, self._level, self._adds_since_measured)
 
     @property
     def level(self) -> int:
@@ -111,6 +130,10 @@ class CoverageIndex:
             self._slots[frame_id] = own[stays]
             self._lost[frame_id] = self._lost.get(frame_id, 0) + len(own) - int(np.count_nonzero(stays))
         return losers
+
+    def lost_voxels(self, frame_id: int) -> int:
+        """How many of its voxels the frame has lost so far."""
+        return self._lost.get(frame_id, 0)
 
     def _forget_doubts(self) -> None:
         """Slots are numbered anew, or there are none yet: doubts begin again."""

@@ -11,6 +11,7 @@ import numpy as np
 from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, ScaleSource
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.content import HeldAnchor, HeldFrame, SceneContent
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_points
 from spatial_mllm_ros.scene.free_space import looked_through
@@ -94,6 +95,10 @@ class EpochMap:
         """Whether this frame has geometry and is in the ring."""
         return stamp_ns in self._recent
 
+    def recent_stamps_ns(self) -> set[int]:
+        """The frames that have geometry and are in the ring."""
+        return set(self._recent)
+
     def records(self) -> list[PlacedFrame]:
         """Where all frames were taken, in time order."""
         return [replace(p.record, is_keyframe=p.record.stamp_ns in self._keyframes) for p in self._all()]
@@ -149,6 +154,49 @@ class EpochMap:
                 if stamp_ns >= oldest_ns:
                     break
                 self._retire(stamp_ns, self._recent.pop(stamp_ns))
+
+    def retire_all(self) -> None:
+        """No frame is in the ring any more."""
+        with self._clock.running(Stage.COVERAGE):
+            for stamp_ns in list(self._recent):
+                self._retire(stamp_ns, self._recent.pop(stamp_ns))
+
+    def content(self, ring: Sequence[Frame], waiting: int) -> SceneContent:
+        """All that is known, with the frames of the ring that wait for nothing; ``take_over`` is the way back."""
+        records = {record.stamp_ns: replace(record, is_keyframe=False) for record in self.records()}
+        lost = {s: 0 if self._coverage is None else self._coverage.lost_voxels(s) for s in records}
+
+        def held(frame: Frame, *, in_ring: bool) -> HeldFrame:
+            return HeldFrame(frame, records.get(frame.stamp_ns), in_ring, lost.get(frame.stamp_ns, 0))
+
+        return SceneContent(
+            epoch=self.epoch,
+            held=(
+                *(held(p.frame, in_ring=False) for p in self._keyframes.values()),
+                *(held(frame, in_ring=True) for frame in ring),
+            ),
+            anchors=tuple(HeldAnchor(anchor, keys) for anchor, keys in self._anchors),
+            grid=None if self._coverage is None else self._coverage.state,
+            scale_source=self.scale_source,
+            newest_placed_ns=self._newest_ns,
+            waiting=waiting,
+        )
+
+    def take_over(self, content: SceneContent) -> None:
+        """Fills a new map with ``content``, which must keep to the bounds of the configuration."""
+        placed = [(h, _Placed(h.frame, h.placed)) for h in content.held if h.placed is not None]
+        self._recent = {p.record.stamp_ns: p for h, p in placed if h.in_ring}
+        self._keyframes = {p.record.stamp_ns: p for h, p in placed if not h.in_ring}
+        self.keyframe_bytes = sum(p.frame.nbytes for p in self._keyframes.values())
+        if content.grid is not None:
+            keys = {p.record.stamp_ns: p.record.fine_keys for _, p in placed}
+            lost = {p.record.stamp_ns: h.lost_voxels for h, p in placed}
+            self._coverage = CoverageIndex.restored(content.grid, keys, lost)
+        self.scale_source = content.scale_source
+        anchors = content.anchors[-self._anchor_count :] if self._anchor_count else ()
+        self._anchors = [(h.anchor, h.fine_keys) for h in anchors]
+        self._newest_ns = content.newest_placed_ns
+        self.revision += 1
 
     def choose(self, stamps_ns: Sequence[int], k: int) -> Selection:
         """Selects min(k, n) of the n frames ``stamps_ns`` (in time order); those without geometry see nothing."""

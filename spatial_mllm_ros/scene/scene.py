@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from spatial_mllm_ros.encoders.base import FrameGeometry, GeometryEncoder, ReportsFault
+from spatial_mllm_ros.encoders.base import ChoosesPerEpoch, FrameGeometry, GeometryEncoder, ReportsFault
 from spatial_mllm_ros.errors import EncoderError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.content import SceneContent, refuse_what_does_not_fit
 from spatial_mllm_ros.scene.epoch_map import EpochMap
 from spatial_mllm_ros.scene.intake import FrameIntake
 from spatial_mllm_ros.scene.records import PlacedFrame, SceneStatus, Selection
@@ -46,6 +47,11 @@ class Scene:
         self._cached: tuple[object, Selection, list[Frame]] | None = None
         self._clock = StageClock()
         self._map = self._new_map(epoch=0)
+
+    @property
+    def encoder_name(self) -> str:
+        """Name of the encoder, for reports."""
+        return self._encoder.name
 
     # The camera's side
 
@@ -152,6 +158,39 @@ class Scene:
             self._current_map()  # a frame may have left the ring while it was being encoded
             return placed
 
+    def content(self) -> SceneContent:
+        """All that is known at this moment but for the frames that wait; waits for a window that is being encoded."""
+        with self._working, self._lock:
+            while True:  # until no frame has left the ring, and no epoch has ended, between the two looks
+                current = self._current_map()
+                epoch, ring = self._intake.tried()
+                if epoch == current.epoch and current.recent_stamps_ns() <= {f.stamp_ns for f in ring}:
+                    return current.content(ring, waiting=self._intake.figures().pending)
+
+    def take_over(self, content: SceneContent, reason: str) -> int:
+        """Puts ``content`` in the place of all that is known, as a new epoch, and returns its number.
+
+        Its frames keep their stamps. New frames are placed by its anchors and by their own poses: the robot must go on
+        in the same frame of reference or, without poses, in view of what the anchors show.
+
+        Args:
+            content: of another scene, or of this one at another time.
+            reason: for the log.
+
+        Raises:
+            StorageError: ``settings``: it does not fit the configuration or the camera, or ``empty``; nothing has
+                changed then.
+        """
+        with self._working, self._lock:
+            refuse_what_does_not_fit(content, self.config, self._encoder.anchor_count, self._intake.newest())
+            taking = self._new_map(epoch=0)
+            taking.take_over(content)
+            taking.epoch = self._intake.take_over(content.ring, content.keyframes, reason)
+            self._map, self._cached, self._last_encoder_error = taking, None, ""
+            if isinstance(self._encoder, ChoosesPerEpoch):
+                self._encoder.forget_choice()
+            return taking.epoch
+
     # The readers' side
 
     def select(self) -> Selection:
@@ -245,6 +284,8 @@ class Scene:
         if epoch != self._map.epoch:
             self._map = self._new_map(epoch)
             self._cached = None
+        if self._intake.ring_was_set_aside():
+            self._map.retire_all()
         self._map.retire_before(oldest_ns)
         return self._map
 

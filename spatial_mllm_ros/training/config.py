@@ -207,11 +207,13 @@ class GeometryModelConfig:
 
     Attributes:
         checkpoint: folder of a VGGT or of a Spatial-MLLM, whose VGGT is trained and whose rest is kept.
-        learning_rate: peak, of all of VGGT.
+        learning_rate: peak, of everything that is trained.
+        trained: all of VGGT, or its heads alone, which leaves what the language model reads as it is.
     """
 
     checkpoint: Path
     learning_rate: float = 2e-4
+    trained: Literal["all", "heads"] = "all"
 
     def __post_init__(self) -> None:
         _check(self, "learning_rate", self.learning_rate > 0, "above 0")

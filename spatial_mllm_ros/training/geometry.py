@@ -69,7 +69,8 @@ def run_geometry(config: GeometryConfig, make_batches: MakeBatches = batches_of)
     vggt = load_vggt(source) if alone else load_spatial_mllm(source).model.spatial_encoder
     for name, parameter in vggt.named_parameters():
         parameter.data = parameter.data.float()
-        parameter.requires_grad_(not name.endswith(_NEVER_USED))
+        chosen = config.model.trained == "all" or not name.startswith("aggregator.")
+        parameter.requires_grad_(chosen and not name.endswith(_NEVER_USED))
     if first:
         refuse_a_run(out, resume=config.run.resume)
     out.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,7 @@ def test_rows_hold_their_curves_and_are_drawn(sent, tmp_path):
 
 
 def test_rows_of_other_parts_are_not_drawn(tmp_path):
-    with pytest.raises(ConfigurationError, match="no stream among the rows"):
+    with pytest.raises(ConfigurationError, match="nothing of the part stream"):
         draw_stream([{"name": "selection.offline_s", "value": 1.0}], tmp_path / "stream.svg")
 
 

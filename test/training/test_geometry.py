@@ -105,3 +105,12 @@ def test_a_vggt_alone_can_be_trained_without_metric_scale(start, scene_batch, tm
     assert torch.equal(trained["track_head.kept"], torch.ones(3))
     assert "spatial_unit_m" not in json.loads((folder / "config.json").read_text())
     assert not torch.equal(load_vggt(folder).aggregator.camera_token, inner["aggregator.camera_token"])
+
+
+def test_heads_alone_can_be_trained_for_an_aggregator_that_others_read(start, scene_batch, tmp_path):
+    settings = config(start, tmp_path / "run", steps=2)
+    settings = replace(settings, model=replace(settings.model, trained="heads"))
+    finished = run_geometry(settings, lambda *_: Scenes(scene_batch))
+    before, after = (load_spatial_mllm(folder).model.model.spatial_encoder.state_dict() for folder in (start, finished))
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"camera_head", "depth_head", "point_head"}
