@@ -38,7 +38,8 @@ class CoverageIndex:
         self._slots: dict[int, np.ndarray] = {}
         self._counts = VoxelCounts()
         self._generation = self._counts.generation
-        self._forget_doubts()
+        self._doubted: np.ndarray = np.empty(0, np.int32)  # slots, ascending, that frames have looked through
+        self._sightings: np.ndarray = np.empty(0, np.int32)  # how many of them
         self._lost: dict[int, int] = {}
         self._adds_since_measured = 0
 
@@ -139,9 +140,8 @@ class CoverageIndex:
         return self._lost.get(frame_id, 0)
 
     def _forget_doubts(self) -> None:
-        """Slots are numbered anew, or there are none yet: doubts begin again."""
-        self._doubted = np.empty(0, np.int32)  # slots, ascending, that frames have looked through
-        self._sightings = np.empty(0, np.int32)  # how many of them
+        """Slots are numbered anew: doubts begin again."""
+        self._doubted, self._sightings = self._doubted[:0], self._sightings[:0]
 
     def lost_share(self, frame_id: int) -> float:
         """The part of what the frame saw that is known to have gone since, 0 to 1; voxels of the level of that time."""
