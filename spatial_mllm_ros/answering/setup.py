@@ -21,6 +21,8 @@ from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
+_SMALL_BYTES = 1 << 28  # of weights
+
 
 @dataclass(frozen=True)
 class SessionConfig:
@@ -95,7 +97,13 @@ def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, st
         ConfigurationError: an unknown device, or CUDA is asked for and absent.
     """
     used = _device(device)
-    return (load_spatial_mllm(Path(checkpoint), device=used) if checkpoint else _in_the_box(used)), used
+    return (_load(Path(checkpoint), used) if checkpoint else _in_the_box(used)), used
+
+
+def _load(folder: Path, device: str) -> LoadedSpatialMllm:
+    """CPUs are several times slower in half precision, and a small model in float32 costs no memory worth saving."""
+    small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= _SMALL_BYTES
+    return load_spatial_mllm(folder, device=device, dtype=torch.float32 if small and device == "cpu" else None)
 
 
 def _device(name: str) -> str:
