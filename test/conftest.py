@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
+
 
 def _beside_the_project(name: str) -> Path:
     folder = Path(__file__).resolve().parents[1].parent / "shared" / name
@@ -16,6 +18,14 @@ def _beside_the_project(name: str) -> Path:
 def golden_dir() -> Path:
     """Reference outputs of the published implementations."""
     return _beside_the_project("golden")
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model, small and quick, whose text means nothing."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "random-tiny"
+    write_random_checkpoint(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

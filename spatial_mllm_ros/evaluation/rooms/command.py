@@ -18,7 +18,7 @@ from spatial_mllm_ros.evaluation.rooms.room_set import RoomSet, RoomSetConfig
 from spatial_mllm_ros.evaluation.rooms.run import ArmInfo, RoomsRun, answer_rooms
 
 _OWN_VIEWS = ("no-spatial", "blind", "other-room")
-_CAMERA_PX = 480, 640  # height, width of the camera whose frames set the size, where no other size is asked for
+_CAMERA_PX = 480, 640  # height, width of the camera that the default size is made for
 
 
 @dataclass(frozen=True)
