@@ -25,7 +25,8 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_the_checkpoint_is_found_under_share(installed):
-    assert shipped_checkpoint() == put_checkpoint(installed)
+    folder = put_checkpoint(installed)
+    assert shipped_checkpoint() == folder
 
 
 def test_a_checkout_comes_before_what_is_installed(installed, tmp_path, monkeypatch):
