@@ -21,7 +21,7 @@ def test_the_demo_plays_asks_and_draws(tmp_path, random_checkpoint):
     clip = write_room(tmp_path, 7, "rgbd", config)
     done = run_demo(clip, "--out", tmp_path / "out", "--checkpoint", random_checkpoint)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Q: ") == done.stdout.count("evidence: ") == 4
+    assert done.stdout.count("Q: ") == done.stdout.count("evidence: ") == done.stdout.count("truth: ") == 7
     assert "TEXT MEANS NOTHING" in done.stdout
     assert "scale from depth" in done.stdout
     assert cv2.imread(str(tmp_path / "out" / "demo.png")).std() > 10
