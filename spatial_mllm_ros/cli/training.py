@@ -24,6 +24,12 @@ def add_commands(commands: Any) -> None:
         default=[],
         help="text or jsonl file for the tokenizer to learn from",
     )
+    new.add_argument(
+        "--rooms",
+        type=int,
+        default=0,
+        help="learn the tokenizer from questions about so many generated rooms too: fixed phrases become one token",
+    )
     new.add_argument("--vocabulary", type=int, default=1024, help="tokens of the tokenizer (default 1024)")
     new.set_defaults(run=_train_new)
     geometry = stages.add_parser("geometry", help="train VGGT on recordings with depth and poses", allow_abbrev=False)
@@ -35,11 +41,18 @@ def add_commands(commands: Any) -> None:
 
 
 def _train_new(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.models.connectors import Fusion
     from spatial_mllm_ros.models.small_architecture import TINY_ROOMS, write_new_checkpoint
     from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, text_lines, train_tokenizer
 
-    texts = (*spatial_question_corpus(), *text_lines(arguments.text))
-    tokenizer = train_tokenizer(texts, vocabulary=arguments.vocabulary)
+    texts = [*spatial_question_corpus(), *text_lines(arguments.text)]
+    words: tuple[str, ...] = ()
+    if arguments.rooms:
+        from spatial_mllm_ros.training.sft_rooms import VARYING_WORDS, room_texts
+
+        texts += room_texts(arguments.rooms, Fusion.V1_1)
+        words = VARYING_WORDS
+    tokenizer = train_tokenizer(texts, vocabulary=arguments.vocabulary, words=words)
     write_new_checkpoint(arguments.out, TINY_ROOMS, tokenizer, licence="apache-2.0", seed=arguments.seed)
     print(f"{arguments.out} holds a new model; next: spatial_mllm train geometry, then spatial_mllm train sft.")
     return 0

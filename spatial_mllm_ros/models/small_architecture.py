@@ -114,7 +114,7 @@ TINY_ROOMS = SmallArchitecture(
     vision_layers=4,
     vision_heads=4,
     vision_full_attention=(1, 3),
-    budget=PixelBudget(min_px=112 * 84, max_px=224 * 168, pil_resize=True),
+    budget=PixelBudget(min_px=112 * 84, max_px=112 * 84, pil_resize=True),
 )
 
 

@@ -24,7 +24,7 @@ from spatial_mllm_ros.training.config import PAPER_PARTS, GeometryLossConfig, Op
 from spatial_mllm_ros.training.geometry_batch import GeometryBatch
 from spatial_mllm_ros.training.geometry_loss import GeometryObjective
 from spatial_mllm_ros.training.optimiser import adamw, parameter_groups
-from spatial_mllm_ros.training.sft_batch import SftBatch, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft_batch import SftBatch, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_model import SftObjective, choose_trained, part_of
 
 _QUESTION = (
@@ -79,7 +79,7 @@ def _sft_rows() -> list[dict[str, Any]]:
         random = np.random.default_rng(0)
         clip = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(frames)]
         video = prepare_video(clip, budget)
-        batch = build_batch(tokenizer, [(video, [dialogue] * questions)] * videos, model.model.mrope_rule)
+        batch = build_batch(tokenizer, [SftRow(video, [dialogue] * questions)] * videos, model.model.mrope_rule)
         seconds = _seconds(partial(_sft_loss, objective, batch), optimiser)
         asked = videos * questions
         detail = (

@@ -120,17 +120,30 @@ class SftModelConfig:
         checkpoint: folder of the Spatial-MLLM to start from.
         trained: its parts that change; the others are frozen. The word all means every part.
         gradient_checkpointing: compute the activations of Qwen's layers again in the backward pass, to save memory.
+        spatial_encoder: folder of a VGGT or Spatial-MLLM whose VGGT takes the place of the checkpoint's; none keeps it.
+        spatial: what the connector reads: the encoder's tokens, or the true points in their place (rooms only).
+        token_truth: weight of naming what each visual token shows, beside the answers (rooms only); 0 leaves it out.
+        zeroed: share of the videos that are shown without what the connector adds.
+        blind: share of the videos whose visual tokens are all zero.
     """
 
     checkpoint: Path
     trained: tuple[str, ...] = PAPER_PARTS
     gradient_checkpointing: bool = False
+    spatial_encoder: Path | None = None
+    spatial: Literal["encoder", "true_points"] = "encoder"
+    token_truth: float = 0.0
+    zeroed: float = 0.0
+    blind: float = 0.0
 
     def __post_init__(self) -> None:
         if self.trained == ("all",):
             object.__setattr__(self, "trained", PARTS)
         known = bool(self.trained) and set(self.trained) <= set(PARTS)
         _check(self, "trained", known, f"'all' or some of {', '.join(PARTS)}")
+        _check(self, "token_truth", self.token_truth >= 0, "0 or above")
+        _check(self, "zeroed", 0 <= self.zeroed <= 1, "in [0, 1]")
+        _check(self, "blind", 0 <= self.blind <= 1 - self.zeroed, "in [0, 1 - zeroed]")
 
 
 @dataclass(frozen=True)
@@ -138,24 +151,33 @@ class SftDataConfig:
     """Questions and answers about videos and images.
 
     Attributes:
-        files: jsonl files whose lines have video or image, and conversations of from (human, gpt) and value.
+        files: jsonl files whose lines have video or image, and conversations of from (human, gpt) and value; none:
+            generated rooms, new ones in every step.
         media_root: folder that relative media paths start at; none means the folder of each file.
-        frames: of a video that the model sees, spread evenly.
+        rooms_frames: frames of a clip of a room, even numbers, one for each batch in turn.
+        rooms_questions: most questions per type about a room, answers balanced; 0: none.
+        rooms_describe: also ask for a list of everything that the clip shows.
+        frames: of a video in a file that the model sees, spread evenly.
         max_tokens: a sample longer than this is left out and reported.
         questions_per_video: up to so many lines about one video share its visual tokens in one forward pass. Each
             question sees the video and itself only, so the losses are those of the lines by themselves.
         workers: threads that read and prepare the next step's media; 0 reads when it is needed.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
     media_root: Path | None = None
+    rooms_frames: tuple[int, ...] = (8, 16)
+    rooms_questions: int = 1
+    rooms_describe: bool = True
     frames: int = 16
     max_tokens: int = 8192
     questions_per_video: int = 1
     workers: int = 2
 
     def __post_init__(self) -> None:
-        _check(self, "files", bool(self.files), "at least one file")
+        even = bool(self.rooms_frames) and all(count >= 2 and count % 2 == 0 for count in self.rooms_frames)
+        _check(self, "rooms_frames", even, "one or more even numbers, each 2 or above")
+        _check(self, "rooms_questions", self.rooms_questions >= 0, "0 or above")
         for name in ("frames", "max_tokens", "questions_per_video"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
         _check(self, "workers", self.workers >= 0, "0 or above")
@@ -166,10 +188,17 @@ class SftConfig:
     """Supervised fine-tuning on conversations."""
 
     model: SftModelConfig
-    data: SftDataConfig
     run: RunConfig
+    data: SftDataConfig = field(default_factory=SftDataConfig)
     rates: PartRates = field(default_factory=PartRates)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.files and (self.model.spatial == "true_points" or self.model.token_truth):
+            raise ConfigurationError(
+                "True points and the truth of tokens are known of generated rooms only; leave data.files empty, or "
+                "set model.spatial to encoder and model.token_truth to 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -190,10 +219,12 @@ class GeometryModelConfig:
 
 @dataclass(frozen=True)
 class GeometryDataConfig:
-    """Recordings with depth and poses; a generator of batches takes frames and width_px from here as well.
+    """Recordings with depth and poses, or the generated rooms.
 
     Attributes:
-        recordings: RGB-D folders.
+        recordings: RGB-D folders; none: generated rooms, new ones in every batch.
+        rooms_rates_hz: frames per second of clips of rooms, taken in turn; they begin anywhere in a walk. 0 spreads the
+            frames over the whole walk.
         frames: per sample; the first one is the reference.
         longest_step: most recorded frames between two frames of a sample.
         width_px: of the images as VGGT sees them, a multiple of 14; the height keeps the aspect.
@@ -201,12 +232,15 @@ class GeometryDataConfig:
     """
 
     recordings: tuple[Path, ...] = ()
+    rooms_rates_hz: tuple[float, ...] = (15.0, 8.0, 4.0, 0.0)
     frames: int = 8
     longest_step: int = 10
     width_px: int = 224
     held_out: float = 0.2
 
     def __post_init__(self) -> None:
+        rates_known = bool(self.rooms_rates_hz) and all(rate >= 0 for rate in self.rooms_rates_hz)
+        _check(self, "rooms_rates_hz", rates_known, "one or more numbers, each 0 or above")
         _check(self, "frames", self.frames >= 2, "at least 2")
         _check(self, "longest_step", self.longest_step >= 1, "at least 1")
         _check(self, "width_px", self.width_px >= 14 and self.width_px % 14 == 0, "a multiple of 14")
@@ -221,7 +255,7 @@ class GeometryLossConfig:
         scale: metric divides all lengths by unit_m, so that the model learns metres; normalised divides each sample by
             the mean distance of its points from the first camera, as the published model was trained.
         unit_m: length that the model calls 1, where the scale is metric.
-        camera, depth, points: weights of the three losses.
+        camera, depth, points: weights of the three losses; a head of weight 0 is not run and learns nothing.
         gradient: weight of the differences between neighbouring pixels, in the losses of depth and points.
         confidence: weight of the logarithm that keeps confidences from sinking to their lowest value.
         refinement_decay: weight of a camera refinement step over that of the next one.
@@ -248,6 +282,7 @@ class GeometryLossConfig:
         for name in ("unit_m", "huber", "refinement_decay"):
             _check(self, name, getattr(self, name) > 0, "above 0")
         _check(self, "measure_samples", self.measure_samples >= 1, "at least 1")
+        _check(self, "camera", self.camera + self.depth + self.points > 0, "above 0 where depth and points are 0")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from spatial_mllm_ros.training.geometry_batch import GeometryBatch, GeometryBatc
 from spatial_mllm_ros.training.geometry_loss import GeometryObjective
 from spatial_mllm_ros.training.geometry_metrics import measure_geometry
 from spatial_mllm_ros.training.geometry_recordings import RecordedBatches
+from spatial_mllm_ros.training.geometry_rooms import RoomGeometryBatches
 from spatial_mllm_ros.training.loop import is_sharded, open_accelerator, train
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder, refuse_a_run
@@ -42,17 +43,20 @@ DEFAULT_STEPS = 10_000
 MakeBatches = Callable[[GeometryConfig, BadSamples], GeometryBatches]
 
 
-def recorded_batches(config: GeometryConfig, bad: BadSamples) -> GeometryBatches:
-    """Batches from the recordings that ``config.data`` names."""
-    return RecordedBatches(config.data, batch_size=config.run.batch_size, seed=config.run.seed, bad=bad)
+def batches_of(config: GeometryConfig, bad: BadSamples) -> GeometryBatches:
+    """Batches from the recordings that ``config.data`` names, from the generated rooms where it names none."""
+    size, seed = config.run.batch_size, config.run.seed
+    if config.data.recordings:
+        return RecordedBatches(config.data, batch_size=size, seed=seed, bad=bad)
+    return RoomGeometryBatches(config.data, batch_size=size, seed=seed)
 
 
-def run_geometry(config: GeometryConfig, make_batches: MakeBatches = recorded_batches) -> Path:
+def run_geometry(config: GeometryConfig, make_batches: MakeBatches = batches_of) -> Path:
     """Runs or resumes a training; returns the folder of the finished checkpoint.
 
     Args:
-        make_batches: where the batches come from; recordings unless a generator is given. Data have no end here, so
-            ``run.epochs`` means nothing: without ``run.steps`` it runs ``DEFAULT_STEPS``.
+        make_batches: where the batches come from. Data have no end here, so ``run.epochs`` means nothing: without
+            ``run.steps`` it runs ``DEFAULT_STEPS``.
 
     Raises:
         CheckpointError: the checkpoint to start from cannot be loaded.

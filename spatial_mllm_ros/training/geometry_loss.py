@@ -32,9 +32,9 @@ class GeometryObjective(nn.Module):
         batch = batch.to(next(vggt.parameters()).device)
         targets = targets_of(batch, unit_m=config.unit_m if config.scale == "metric" else None)
         has = {
-            VggtOutput.POSE: vggt.camera_head is not None,
-            VggtOutput.DEPTH: vggt.depth_head is not None,
-            VggtOutput.POINTS: vggt.point_head is not None,
+            VggtOutput.POSE: vggt.camera_head is not None and config.camera > 0,
+            VggtOutput.DEPTH: vggt.depth_head is not None and config.depth > 0,
+            VggtOutput.POINTS: vggt.point_head is not None and config.points > 0,
         }
         wanted = [output for output, present in has.items() if present]
         layers = vggt.aggregator(batch.images, vggt.layers_for(wanted))
@@ -45,7 +45,7 @@ class GeometryObjective(nn.Module):
                 vggt.aggregator.grid_of(batch.images),
                 [output for output in wanted if output is not VggtOutput.POSE],
             )
-            if vggt.camera_head is not None:
+            if vggt.camera_head is not None and has[VggtOutput.POSE]:
                 refined = vggt.camera_head(layers[vggt.config.depth - 1].float())
                 terms["camera"] = camera_loss(refined, targets, config)
             if dense.depth is not None and dense.depth_confidence is not None:

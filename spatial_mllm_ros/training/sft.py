@@ -17,7 +17,7 @@ from spatial_mllm_ros.training.config_cli import as_plain
 from spatial_mllm_ros.training.finished import save_finished
 from spatial_mllm_ros.training.loop import open_accelerator, train
 from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder, refuse_a_run
-from spatial_mllm_ros.training.sft_model import choose_trained
+from spatial_mllm_ros.training.sft_model import choose_trained, take_spatial_encoder
 from spatial_mllm_ros.training.sft_stage import SftStage
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def run_sft(config: SftConfig) -> Path:
     loaded = load_spatial_mllm(config.model.checkpoint)
     # The frozen parts need no float32: nothing is added to them.
     half = accelerator.mixed_precision == "bf16"
+    replaced = take_spatial_encoder(loaded.model, config.model.spatial_encoder)
     choose_trained(loaded.model, config.model.trained, frozen=torch.bfloat16 if half else torch.float32)
     if config.model.gradient_checkpointing:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -49,9 +50,10 @@ def run_sft(config: SftConfig) -> Path:
             description = {
                 "stage": "sft",
                 "config": as_plain(config),
-                "data": stage.files.sha256,
+                "data": stage.sha256,
                 "start": {"name": loaded.identity.name, "sha256": loaded.identity.sha256},
-                "samples": {"usable": len(stage.files), "left_out": dict(stage.bad.counts)},
+                "spatial_encoder": replaced.description if replaced else None,
+                "samples": {"usable": stage.usable, "left_out": dict(stage.bad.counts)},
             }
             folder = RunFolder(out, description, resume=config.run.resume)
         accelerator.wait_for_everyone()
@@ -73,5 +75,6 @@ def run_sft(config: SftConfig) -> Path:
         place=("model.", ""),
         source=config.model.checkpoint,
         save_dtype=config.run.save_dtype,
-        config_changes={"random_weights": None},
+        config_changes={"random_weights": None, **(replaced.config_changes if replaced else {})},
+        replaced="model.model.spatial_encoder." if replaced else None,
     )

@@ -12,6 +12,7 @@ from spatial_mllm_ros.models.mrope import MropeRule, mrope_position_ids
 from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.prompts import context_ids, question_ids
 from spatial_mllm_ros.models.tokenization import TURN_END, TURN_START, ChatTokenizer
+from spatial_mllm_ros.training.token_truth import TokenTruth
 
 IGNORED = -100  # label of tokens that are not learned
 _CONTEXT, _PADDING = 0, -1
@@ -31,6 +32,15 @@ class Dialogue:
 
 
 @dataclass(frozen=True, eq=False)
+class SftRow:
+    """A video or image with one or more dialogues about it, and what its tokens show where that is known."""
+
+    prepared: PreparedVideo | PreparedImage
+    dialogues: Sequence[Dialogue]
+    truth: TokenTruth | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class SftBatch:
     """What one forward pass takes.
 
@@ -41,6 +51,7 @@ class SftBatch:
         attention_mask: None where every token may look back at every token before it; int64 [B, L] with 0 at padding;
             or bool [B, 1, L, L] where dialogues share a context.
         prepared: the media of the rows, in order.
+        truths: what their visual tokens show, None where it is not known.
     """
 
     input_ids: torch.Tensor
@@ -48,6 +59,7 @@ class SftBatch:
     position_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     prepared: tuple[PreparedVideo | PreparedImage, ...]
+    truths: tuple[TokenTruth | None, ...]
 
     @property
     def learned_tokens(self) -> int:
@@ -77,17 +89,13 @@ def encode_dialogue(tokenizer: ChatTokenizer, turns: Sequence[tuple[str, str]]) 
     return Dialogue(ids, labels)
 
 
-def build_batch(
-    tokenizer: ChatTokenizer,
-    rows: Sequence[tuple[PreparedVideo | PreparedImage, Sequence[Dialogue]]],
-    rule: MropeRule,
-) -> SftBatch:
-    """One batch; each row is a video or image with one or more dialogues about it.
+def build_batch(tokenizer: ChatTokenizer, rows: Sequence[SftRow], rule: MropeRule) -> SftBatch:
+    """One batch.
 
     Several dialogues of a row share the context's tokens: each sees the context and itself, and stands at the positions
     that it would have alone (so the row's loss is the sum of theirs).
     """
-    built = [_row(tokenizer, prepared, dialogues, rule) for prepared, dialogues in rows]
+    built = [_row(tokenizer, row, rule) for row in rows]
     length = max(ids.shape[0] for ids, *_ in built)
     count = len(built)
     input_ids = torch.full((count, length), tokenizer.pad_id)
@@ -98,16 +106,15 @@ def build_batch(
         size = ids.shape[0]
         input_ids[row, :size], labels[row, :size], owner[row, :size] = ids, learned, blocks
         positions[:, row, :size] = places
-    return SftBatch(input_ids, labels, positions, _mask(owner), tuple(prepared for prepared, _ in rows))
+    media, truths = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "truth"))
+    return SftBatch(input_ids, labels, positions, _mask(owner), media, truths)
 
 
 def _row(
-    tokenizer: ChatTokenizer,
-    prepared: PreparedVideo | PreparedImage,
-    dialogues: Sequence[Dialogue],
-    rule: MropeRule,
+    tokenizer: ChatTokenizer, row: SftRow, rule: MropeRule
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Ids [L], labels [L], positions [3, L], and whose each token is [L]: 0 the context's, n the n-th dialogue's."""
+    prepared = row.prepared
     context = context_ids(tokenizer, prepared)
     is_video = isinstance(prepared, PreparedVideo)
     grid = prepared.video_grid_thw if isinstance(prepared, PreparedVideo) else prepared.image_grid_thw
@@ -121,7 +128,7 @@ def _row(
     after = int(places.max()) + 1
     ids, labels, blocks = list(context), [IGNORED] * len(context), [_CONTEXT] * len(context)
     positions = [places[:, 0]]
-    for number, dialogue in enumerate(dialogues, 1):
+    for number, dialogue in enumerate(row.dialogues, 1):
         ids += dialogue.ids
         labels += dialogue.labels
         blocks += [number] * len(dialogue.ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,36 +20,32 @@ from spatial_mllm_ros.models.preparation import (
     training_frame_indices,
 )
 from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
+from spatial_mllm_ros.training.loop import seed_everything
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
-from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_data import Conversation, ConversationFiles, shuffled
 from spatial_mllm_ros.training.sft_model import SftObjective, part_of
+from spatial_mllm_ros.training.sft_rooms import RoomRows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Row = tuple[PreparedVideo | PreparedImage, list[Dialogue]]
-
 
 class SftStage:
-    """Data, objective and parameter groups of the stage; see ``loop.Stage``.
-
-    A sample that turns out bad when it is read is reported, and the next one in the order takes its place, so that
-    every process always has its batches.
-    """
+    """Data, objective and parameter groups of the stage; see ``loop.Stage``."""
 
     name = "sft"
 
     def __init__(self, loaded: LoadedSpatialMllm, config: SftConfig, bad: BadSamples) -> None:
-        self.objective = SftObjective(loaded.model)
+        seed_everything(config.run.seed, 0, 0)  # the head that is dropped at the end begins with random weights
+        self.objective = SftObjective(loaded.model, config.model)
         self.bad = bad
-        self.files = ConversationFiles(config.data.files, config.data.media_root, bad)
         self._loaded = loaded
         self._config = config
-        self._groups = self.files.groups(config.data.questions_per_video)
         self._pool = ThreadPoolExecutor(config.data.workers) if config.data.workers else None
-        self._ahead: dict[tuple[int, int], Future[Row]] = {}
+        self._files = FileRows(loaded, config, bad, self._pool) if config.data.files else None
+        self._rooms = RoomRows(loaded, config.data, seed=config.run.seed)
 
     def __enter__(self) -> SftStage:
         return self
@@ -58,24 +54,46 @@ class SftStage:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    @property
+    def sha256(self) -> Mapping[str, str]:
+        """What the data are, name -> hash."""
+        return self._files.sha256 if self._files is not None else self._rooms.sha256
+
+    @property
+    def usable(self) -> int | None:
+        """Lines that can be trained on; None where rooms have no end."""
+        return self._files.usable if self._files is not None else None
+
     def steps_for(self, epochs: float, ranks: int) -> int:
-        """Optimiser steps for so many passes over the data, the last one rounded up."""
-        samples = epochs * len(self._groups)
-        return max(1, -int(-samples // (self._config.run.batch_size * self._config.run.accumulate * ranks)))
+        """Optimiser steps for so many passes over the data, the last one rounded up.
+
+        Raises:
+            ConfigurationError: rooms have no end.
+        """
+        if self._files is None:
+            raise ConfigurationError("Generated rooms have no end; say with --run.steps how long to train.")
+        per_step = self._config.run.batch_size * self._config.run.accumulate * ranks
+        return max(1, -int(-epochs * self._files.samples // per_step))
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """See loop.Stage."""
         rates = vars(self._config.rates)
-        named = ((part_of(name), name, p) for name, p in self._loaded.model.named_parameters() if p.requires_grad)
+        named = [(part_of(name), name, p) for name, p in self._loaded.model.named_parameters() if p.requires_grad]
+        # What is dropped at the end learns as fast as the connector.
+        named += [("connector", name, p) for name, p in self.objective.dropped_parameters()]
         return parameter_groups(((part, name, p) for part, name, p in named if part), rates, weight_decay)
 
     def batches(self, step: int, rank: int, ranks: int) -> list[SftBatch]:
         """See loop.Stage."""
-        rows = [future() for future in self._rows(step, rank, ranks)]
-        self._read_ahead(step + 1, rank, ranks)
-        size = self._config.run.batch_size
+        size, accumulate = self._config.run.batch_size, self._config.run.accumulate
+        if self._files is not None:
+            rows = self._files.rows(step, rank, ranks)
+            parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        else:
+            first = (step * ranks + rank) * accumulate
+            parts = [self._rooms.rows(number, size) for number in range(first, first + accumulate)]
         rule, tokenizer = self._loaded.model.model.mrope_rule, self._loaded.tokenizer
-        return [build_batch(tokenizer, rows[start : start + size], rule) for start in range(0, len(rows), size)]
+        return [build_batch(tokenizer, part, rule) for part in parts]
 
     def weight(self, batch: SftBatch) -> float:
         """See loop.Stage."""
@@ -89,12 +107,50 @@ class SftStage:
         """See loop.Stage."""
         return {}
 
+
+class FileRows:
+    """Rows out of jsonl files in a shuffled order without end, read ahead by ``pool``.
+
+    A sample that turns out bad when it is read is reported, and the next one in the order takes its place, so that
+    every process always has its batches.
+    """
+
+    def __init__(
+        self, loaded: LoadedSpatialMllm, config: SftConfig, bad: BadSamples, pool: ThreadPoolExecutor | None
+    ) -> None:
+        self.bad = bad
+        self._files = ConversationFiles(config.data.files, config.data.media_root, bad)
+        self._loaded, self._config, self._pool = loaded, config, pool
+        self._groups = self._files.groups(config.data.questions_per_video)
+        self._ahead: dict[tuple[int, int], Future[SftRow]] = {}
+
+    @property
+    def sha256(self) -> Mapping[str, str]:
+        """Hashes of the files."""
+        return self._files.sha256
+
+    @property
+    def usable(self) -> int:
+        """Lines that can be trained on."""
+        return len(self._files)
+
+    @property
+    def samples(self) -> int:
+        """Rows in one pass over the data."""
+        return len(self._groups)
+
+    def rows(self, step: int, rank: int, ranks: int) -> list[SftRow]:
+        """The process's rows of an optimiser step."""
+        rows = [future() for future in self._rows(step, rank, ranks)]
+        self._read_ahead(step + 1, rank, ranks)
+        return rows
+
     def _slots(self, step: int, rank: int, ranks: int) -> range:
         per_rank = self._config.run.batch_size * self._config.run.accumulate
         start = (step * ranks + rank) * per_rank
         return range(start, start + per_rank)
 
-    def _rows(self, step: int, rank: int, ranks: int) -> Iterator[Callable[[], Row]]:
+    def _rows(self, step: int, rank: int, ranks: int) -> Iterator[Callable[[], SftRow]]:
         for slot in self._slots(step, rank, ranks):
             ahead = self._ahead.pop((step, slot), None)
             yield ahead.result if ahead is not None else partial(self._row, slot)
@@ -103,7 +159,7 @@ class SftStage:
         if self._pool is not None:
             self._ahead = {(step, slot): self._pool.submit(self._row, slot) for slot in self._slots(step, rank, ranks)}
 
-    def _row(self, slot: int) -> Row:
+    def _row(self, slot: int) -> SftRow:
         """The sample at a place in the endless order of the data, or the next good one."""
         count = len(self._groups)
         epoch, place = divmod(slot, count)
@@ -117,21 +173,21 @@ class SftStage:
             "says why for each."
         )
 
-    def _group_row(self, group: Sequence[int]) -> Row | None:
+    def _group_row(self, group: Sequence[int]) -> SftRow | None:
         """The lines of a group that can be used, or None."""
         prepared: PreparedVideo | PreparedImage | None = None
         dialogues: list[Dialogue] = []
         for index in group:
             try:
-                conversation = self.files[index]
+                conversation = self._files[index]
                 if prepared is None:
                     prepared = load_media(conversation, self._config.data, self._loaded)
                 dialogue = encode_dialogue(self._loaded.tokenizer, conversation.turns)
                 self._check_length(prepared, dialogue)
                 dialogues.append(dialogue)
             except SampleRejectedError as error:
-                self.bad.report(*self.files.where(index), error)
-        return (prepared, dialogues) if prepared is not None and dialogues else None
+                self.bad.report(*self._files.where(index), error)
+        return SftRow(prepared, dialogues) if prepared is not None and dialogues else None
 
     def _check_length(self, prepared: PreparedVideo | PreparedImage, dialogue: Dialogue) -> None:
         length, most = prepared.token_count + len(dialogue.ids), self._config.data.max_tokens

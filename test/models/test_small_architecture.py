@@ -100,3 +100,15 @@ def test_a_malformed_budget_is_named(section, said):
 def test_sizes_that_cannot_be_are_named(change):
     with pytest.raises(ConfigurationError, match=next(iter(change))):
         replace(TINY_ROOMS, **change)
+
+
+def test_a_phrase_around_words_that_vary_is_one_token_and_every_text_survives():
+    things = ("lamp", "table", "coffee table", "sofa")
+    texts = [f"How far is the {a} from the {b}, in meters?" for a in things for b in things] * 4
+    tokenizer = train_tokenizer(texts, vocabulary=420, words=things)
+    ids = tokenizer.encode_text("How far is the coffee table from the lamp, in meters?")
+    pieces = [tokenizer.decode([i]) for i in ids]
+    assert pieces == ["How far is the ", "coffee table", " from the ", "lamp", ", in meters?"]
+    for odd in ("tables and lampshades, 12.5 m\n", "Größe des Sofas: 3 m²?", "How far is"):
+        assert tokenizer.decode(tokenizer.encode_text(odd)) == odd
+    assert [tokenizer.decode([i]) for i in tokenizer.encode_text("lamp 20")] == ["lamp", " ", "2", "0"]

@@ -51,6 +51,12 @@ def fresh_accelerate():
 
 
 @pytest.fixture(scope="session")
+def smallest() -> SmallArchitecture:
+    """The sizes of ``start``."""
+    return SMALLEST
+
+
+@pytest.fixture(scope="session")
 def start(tmp_path_factory) -> Path:
     """The checkpoint folder that runs start from."""
     folder = tmp_path_factory.mktemp("start") / "smallest"

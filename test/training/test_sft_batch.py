@@ -5,7 +5,7 @@ import torch
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
 from spatial_mllm_ros.models.preparation import prepare_image, prepare_video
 from spatial_mllm_ros.models.prompts import build_inputs
-from spatial_mllm_ros.training.sft_batch import IGNORED, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft_batch import IGNORED, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_model import SftObjective
 
 ASKED = (("How many chairs are here?", "2"), ("Which is closest to the sofa?", "the tall lamp"), ("Room size?", "12.5"))
@@ -25,7 +25,8 @@ def media(loaded):
 
 def batch_of(loaded, *rows):
     encoded = [
-        (prepared, [encode_dialogue(loaded.tokenizer, turns) for turns in dialogues]) for prepared, dialogues in rows
+        SftRow(prepared, [encode_dialogue(loaded.tokenizer, turns) for turns in dialogues])
+        for prepared, dialogues in rows
     ]
     return build_batch(loaded.tokenizer, encoded, loaded.model.model.mrope_rule)
 

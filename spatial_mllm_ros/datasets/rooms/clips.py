@@ -29,7 +29,8 @@ class ClipConfig:
 
     Attributes:
         frames: per clip; without ``rate_hz`` they are spread evenly over the whole walk.
-        rate_hz: frames per second from the start of the walk; 0: spread.
+        rate_hz: frames per second; 0: spread.
+        anywhere: with a rate, whether the clip begins at a moment that is drawn instead of at the start of the walk.
         focal: range of the focal length over the image's width; each clip draws one. 0.6 sees 80 degrees.
         workers: threads that render (CPU).
     """
@@ -38,6 +39,7 @@ class ClipConfig:
     width_px: int = 112
     height_px: int = 84
     rate_hz: float = 0.0
+    anywhere: bool = False
     focal: tuple[float, float] = (0.55, 0.9)
     sensor: SensorModel = field(default_factory=SensorModel)
     workers: int = 1
@@ -99,7 +101,7 @@ def make_clips(
     worlds = [make_world(seed) for seed in seeds]
     packed = pack_worlds(worlds).to(device)
     walks = [make_walk(world, walk) for world in worlds]
-    times = [_times(config, path) for path in walks]
+    times = [_times(config, path, world, walk) for path, world in zip(walks, worlds, strict=True)]
     cameras = [_camera(config, world, walk) for world in worlds]
     rgb, depth, instance = _render(packed, walks, times, cameras, config, device)
     clips = []
@@ -137,10 +139,14 @@ def annotate(
     return SceneAnnotation(f"rooms_{world.seed:09d}", world.objects, world.rooms, "rooms", seen)
 
 
-def _times(config: ClipConfig, walk: Walk) -> np.ndarray:
-    if config.rate_hz:
-        return np.arange(config.frames) / config.rate_hz
-    return (np.arange(config.frames) + 0.5) / config.frames * walk.duration_s
+def _times(config: ClipConfig, path: Walk, world: World, walk: int) -> np.ndarray:
+    if not config.rate_hz:
+        return (np.arange(config.frames) + 0.5) / config.frames * path.duration_s
+    times = np.arange(config.frames) / config.rate_hz
+    if config.anywhere:
+        left_s = max(0.0, path.duration_s - float(times[-1]))
+        times += np.random.default_rng((world.seed, 6, walk)).uniform(0, left_s)
+    return times
 
 
 def _camera(config: ClipConfig, world: World, walk: int) -> Intrinsics:

@@ -1,0 +1,100 @@
+"""Fine-tuning samples straight from the generated rooms: clips, their questions, and what each token shows."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from spatial_mllm_ros.datasets.rooms.catalog import LABELS
+from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig
+from spatial_mllm_ros.datasets.rooms.sensor import REALISTIC
+from spatial_mllm_ros.datasets.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation
+from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
+from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
+from spatial_mllm_ros.models.connectors import Fusion
+from spatial_mllm_ros.models.preparation import prepare_video
+from spatial_mllm_ros.models.prompts import user_text
+from spatial_mllm_ros.training.config import SftDataConfig
+from spatial_mllm_ros.training.sft_batch import SftRow, encode_dialogue
+from spatial_mllm_ros.training.token_truth import token_truth
+
+_ROOMS = "rooms 1"
+_SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
+_SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
+_LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
+DESCRIBE = "List the objects that are in this video, and the size of the rooms."
+
+
+#: What varies within the fixed wording of questions about rooms, for the tokenizer.
+VARYING_WORDS = (*LABELS, "left", "right", "back", "front", "turn", "yes", "no", "rooms")
+
+
+def room_texts(rooms: int, fusion: Fusion, *, questions: int = 3) -> Iterator[str]:
+    """Questions about so many training rooms as they are asked, and their answers, for a tokenizer to learn from."""
+    config = StreamConfig(worlds=1, clip=ClipConfig(frames=8, width_px=56, height_px=42), questions_per_type=questions)
+    for batch in itertools.islice(iter(RoomStream(config)), rooms):
+        for question in batch.questions[0]:
+            yield user_text(question.text, question.options, fusion, numeric=question.type.is_number)
+            yield question.truth
+        yield user_text(DESCRIBE, (), fusion)
+        yield description(batch.clips[0].annotation)
+
+
+class RoomRows:
+    """The rows of a step: one video per room, with all its questions; each step has new rooms.
+
+    Args:
+        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room.
+    """
+
+    def __init__(self, loaded: LoadedSpatialMllm, data: SftDataConfig, *, seed: int) -> None:
+        self._loaded, self._data = loaded, data
+        self._first = seed * 1_000_003
+        settings = {
+            "generator": _ROOMS,
+            "clips": [asdict(self._clip(frames)) for frames in data.rooms_frames],
+            "questions": data.rooms_questions,
+            "describe": data.rooms_describe,
+        }
+        self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+
+    def rows(self, number: int, count: int) -> list[SftRow]:
+        """``count`` rows of a step's part ``number``: always the same ones."""
+        frames = self._data.rooms_frames[number % len(self._data.rooms_frames)]
+        config = StreamConfig(worlds=count, clip=self._clip(frames), questions_per_type=self._data.rooms_questions)
+        batch = RoomStream(config).batch(self._first + number)
+        return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]
+
+    def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
+        fusion, tokenizer = self._loaded.fusion, self._loaded.tokenizer
+        asked = [(user_text(q.text, q.options, fusion, numeric=q.type.is_number), q.truth) for q in questions]
+        if self._data.rooms_describe or not asked:
+            asked.append((user_text(DESCRIBE, (), fusion), description(clip.annotation)))
+        dialogues = [encode_dialogue(tokenizer, [turn]) for turn in asked]
+        prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
+        return SftRow(prepared, dialogues, token_truth(clip))
+
+    def _clip(self, frames: int) -> ClipConfig:
+        height, width = self._loaded.budget.size_px(*_SHAPE_PX)  # what the model sees, so that nothing is resized
+        return ClipConfig(frames=frames, width_px=width, height_px=height, sensor=_SENSOR)
+
+
+def description(scene: SceneAnnotation) -> str:
+    """The things that a video shows with their number, in the order of ``LABELS``, and the size of all rooms.
+
+    For example: ``2 rooms, 41 square meters. 3 chair, 1 bed``.
+    """
+    area = sum(room.area_m2 for room in scene.rooms)
+    visible = np.ones(len(scene.objects), bool)
+    if scene.visibility is not None:
+        visible = scene.visibility.pixels.sum(0) >= _LEAST_PIXELS
+    counts = Counter(thing.label for thing, seen in zip(scene.objects, visible, strict=True) if seen)
+    things = ", ".join(f"{counts[label]} {label}" for label in LABELS if counts[label])
+    return f"{len(scene.rooms)} rooms, {area:.0f} square meters. {things or 'nothing'}"
