@@ -60,13 +60,18 @@ def _add_rooms(rooms: argparse.ArgumentParser) -> None:
     rooms.add_argument(
         "--size", default="", metavar="WxH", help="of the images; default: what the node makes of a 640x480 camera"
     )
-    rooms.add_argument("--realistic", action="store_true", help="motion blur, noise and changing exposure")
+    rooms.add_argument(
+        "--camera",
+        default="noisy",
+        choices=("perfect", "noisy", "realistic"),
+        help="noisy (default): noise and changing exposure, as in training; realistic: motion blur too",
+    )
     rooms.add_argument(
         "--also",
         action="append",
         default=[],
         metavar="NAME=DIR[:VIEW]",
-        help="one more column: another checkpoint; VIEW is full (default), no-spatial, blind or other-room",
+        help="one more column: another checkpoint; VIEW: full (default), no-spatial, true-points, blind, other-room",
     )
     rooms.add_argument(
         "--json", type=Path, metavar="FILE", help="report; evaluation.json beside the weights is its place"
@@ -114,7 +119,7 @@ def _evaluate_rooms(arguments: argparse.Namespace) -> int:
         frames=arguments.frames,
         compared_frames=tuple(arguments.compare_frames),
         candidates=arguments.candidates,
-        realistic=arguments.realistic,
+        camera=arguments.camera,
     )
     return run_rooms(
         arguments.checkpoint,

@@ -81,7 +81,8 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
         if source is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spatial_mllm_demo_")))
             _say(f"No recording given: rendering a walk through room {_ROOM} of the test split, never trained on.")
-            walk = RecordingConfig(_FRAMES, _RATE_HZ, realistic=strengths.realistic)
+            camera = strengths.camera  # the one that its figures were found with
+            walk = RecordingConfig(_FRAMES, _RATE_HZ, realistic=camera != "perfect", blur=camera == "realistic")
             source = write_room(folder, split_seed("test", _ROOM), "rgbd", walk)
             speed = _SPEED
         scene = read_scene(scene_path(source)) if scene_path(source).is_file() else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from spatial_mllm_ros.answering.wording import benchmark_wording
@@ -18,9 +19,12 @@ from spatial_mllm_ros.datasets.rooms.clips import Clip
 from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.evaluation.rooms.shared_prefix import shared_prefix_answers
+from spatial_mllm_ros.geometry.poses import inverse_pose
+from spatial_mllm_ros.geometry.unprojection import to_scene, unproject_depth
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
-from spatial_mllm_ros.models.preparation import PreparedVideo, prepare_video
+from spatial_mllm_ros.models.preparation import PATCH_PX, PreparedVideo, prepare_video
 from spatial_mllm_ros.models.prompts import user_text
+from spatial_mllm_ros.models.true_points import point_tokens
 
 _KEPT = 12  # looks: the clips of a group with the choices of frames of one of them
 
@@ -82,6 +86,48 @@ def tokens_without_space(loaded: LoadedSpatialMllm, _seen: SeenClip, prepared: P
     return loaded.model.model.plain_visual_tokens(prepared.pixel_values_videos, prepared.video_grid_thw)
 
 
+def tokens_of_true_points(loaded: LoadedSpatialMllm, seen: SeenClip, prepared: PreparedVideo) -> torch.Tensor:
+    """The connector reads the true points in place of the encoder's tokens; for checkpoints that were trained so.
+
+    Raises:
+        ConfigurationError: the clip has another size than the checkpoint sees it in.
+    """
+    fused = loaded.model.model
+    points = torch.from_numpy(true_patch_points(seen, prepared))
+    weight = next(fused.connector.parameters())
+    read = point_tokens(points, 2 * fused.spatial_encoder.config.embed_dim).to(weight.device, weight.dtype)
+    added = fused.connector(read, (prepared.height_px // PATCH_PX, prepared.width_px // PATCH_PX))
+    tokens = tokens_without_space(loaded, seen, prepared)
+    return tokens + added.to(tokens.device, tokens.dtype)
+
+
+def true_patch_points(seen: SeenClip, prepared: PreparedVideo) -> np.ndarray:
+    """Mean point of each patch, float32 [S, h * w, 3], metres, in the first frame's camera; NaN where there is none.
+
+    Raises:
+        ConfigurationError: the clip has another size than the prepared frames.
+    """
+    clip, size = seen.clip, (prepared.height_px, prepared.width_px)
+    if tuple(clip.depth_m.shape[1:]) != size:
+        raise ConfigurationError(
+            f"True points need clips of the size that the checkpoint sees, {size[1]}x{size[0]} pixels, not "
+            f"{clip.depth_m.shape[2]}x{clip.depth_m.shape[1]}; evaluate with --size {size[1]}x{size[0]}."
+        )
+    first_from_scene = inverse_pose(clip.scene_from_cam[seen.indices[0]])
+    rows, columns = size[0] // PATCH_PX, size[1] // PATCH_PX
+    frames = []
+    for n in seen.indices:
+        depth_m = clip.depth_m[n].cpu().numpy()
+        points = to_scene(unproject_depth(depth_m, clip.intrinsics, 1), first_from_scene @ clip.scene_from_cam[n])
+        points[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
+        patches = points.reshape(rows, PATCH_PX, columns, PATCH_PX, 3).swapaxes(1, 2).reshape(rows * columns, -1, 3)
+        known = np.isfinite(patches)
+        with np.errstate(invalid="ignore"):
+            frames.append(np.where(known, patches, 0).sum(1) / known.sum(1))
+    frames += frames[-1:] * (len(prepared.spatial_images) - len(frames))  # an odd number is made even
+    return np.stack(frames).astype(np.float32)
+
+
 def zero_tokens(loaded: LoadedSpatialMllm, _seen: SeenClip, prepared: PreparedVideo) -> torch.Tensor:
     """Zeros."""
     weight = loaded.model.get_input_embeddings().weight
@@ -109,6 +155,7 @@ def all_views() -> dict[str, View]:
     return {
         "full": View(full, True, "both encoders, as the node runs it"),
         "no-spatial": View(tokens_without_space, True, "the spatial branch adds zeros (connector output)"),
+        "true-points": View(tokens_of_true_points, True, "the true points in place of the encoder's tokens"),
         "blind": View(zero_tokens, False, "every visual token is zero; prompt and positions stay as they are"),
         "other-room": View(full.of_other_room, False, "shown the frames of another room"),
     }

@@ -30,12 +30,12 @@ class KnownStrengths:
     Attributes:
         of: best gain first; empty where nothing is known.
         rooms: in words, which rooms it was found on.
-        realistic: whether those rooms were seen through a camera with noise, blur and exposure.
+        camera: through which those rooms were seen, see ``sensor.CAMERAS``.
     """
 
     of: tuple[Strength, ...] = ()
     rooms: str = ""
-    realistic: bool = True
+    camera: str = "noisy"
 
     def named(self, kind: QuestionType) -> Strength | None:
         """That of one type, None where it is not known."""
@@ -58,7 +58,7 @@ def known_strengths(checkpoint: Path) -> KnownStrengths:
         return KnownStrengths()
     settings = results["settings"]
     rooms = f"{settings['worlds']} unseen rooms" if settings["split"] == "test" else f"{settings['worlds']} rooms"
-    return KnownStrengths(tuple(strengths_of(results)), rooms, bool(settings["realistic"]))
+    return KnownStrengths(tuple(strengths_of(results)), rooms, str(settings["camera"]))
 
 
 def questions_to_ask(

@@ -12,7 +12,7 @@ import numpy as np
 
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig, make_clips
-from spatial_mllm_ros.datasets.rooms.sensor import REALISTIC, SensorModel
+from spatial_mllm_ros.datasets.rooms.sensor import CAMERAS
 from spatial_mllm_ros.datasets.rooms.world import SPLITS, split_seed
 from spatial_mllm_ros.datasets.scene_questions.balance import AnswerBalancer
 from spatial_mllm_ros.datasets.scene_questions.builder import candidate_questions
@@ -42,7 +42,7 @@ class RoomSetConfig:
         compared_frames: evidence sizes at which the two ways of choosing frames are compared; () for none.
         candidates: frames of the whole walk, at equal distances, out of which frames are chosen.
         width_px, height_px: of the images.
-        realistic: noise, motion blur and changing exposure; off: a perfect camera.
+        camera: name out of ``sensor.CAMERAS``; "noisy" is what training sees.
     """
 
     split: str = "test"
@@ -54,11 +54,13 @@ class RoomSetConfig:
     candidates: int = 64
     width_px: int = 224
     height_px: int = 168
-    realistic: bool = False
+    camera: str = "noisy"
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ConfigurationError(f"The split is {self.split!r}; use one of {', '.join(SPLITS)}.")
+        if self.camera not in CAMERAS:
+            raise ConfigurationError(f"The camera is {self.camera!r}; use one of {', '.join(CAMERAS)}.")
         if self.worlds < 2 or self.per_type < 1 or self.first < 0:
             raise ConfigurationError(
                 f"worlds is {self.worlds}, per_type {self.per_type}, first {self.first}; they must be at least 2, 1, 0."
@@ -71,8 +73,7 @@ class RoomSetConfig:
 
     def clip(self) -> ClipConfig:
         """How the walks are rendered."""
-        sensor = REALISTIC if self.realistic else SensorModel()
-        return ClipConfig(self.candidates, self.width_px, self.height_px, sensor=sensor)
+        return ClipConfig(self.candidates, self.width_px, self.height_px, sensor=CAMERAS[self.camera])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

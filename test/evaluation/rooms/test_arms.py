@@ -1,9 +1,12 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from spatial_mllm_ros.answering.fused import FusedAnswerModel
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.evaluation.rooms.arms import ModelArm, SeenClip, all_views, prompt_of
+from spatial_mllm_ros.evaluation.rooms.arms import ModelArm, SeenClip, all_views, prompt_of, true_patch_points
 from spatial_mllm_ros.evaluation.rooms.shared_prefix import shared_prefix_answers
 
 
@@ -47,6 +50,31 @@ def test_views_differ_in_what_they_show_only(loaded, seen):
     other = seen.other
     assert torch.equal(tokens["other-room"], loaded.model.visual_embeddings(other.prepared(loaded)))
     assert not torch.allclose(tokens["other-room"], tokens["full"], atol=1e-3)
+
+
+def test_true_points_are_those_that_training_is_shown(loaded, rooms):
+    from spatial_mllm_ros.training.token_truth import token_truth
+
+    clip = rooms[2].clip
+    seen = SeenClip(clip, tuple(range(len(clip.stamps_ns))))
+    found = true_patch_points(seen, seen.prepared(loaded))
+    truth = token_truth(clip).patches_m.numpy()
+    assert found.shape == truth.shape
+    assert np.allclose(found, truth, atol=2e-3, equal_nan=True)
+    later = SeenClip(clip, (3, 5, 7))  # an odd number, and another first camera
+    points = true_patch_points(later, later.prepared(loaded))
+    assert np.array_equal(points[2], points[3], equal_nan=True)
+    assert np.nanmin(points[0, :, 2]) > 0  # before the first camera
+    assert arm(loaded, "true-points").answers(seen, rooms[2].questions) != arm(loaded, "full").answers(
+        seen, rooms[2].questions
+    )
+
+
+def test_true_points_of_another_size_are_refused(loaded, rooms):
+    clip = rooms[2].clip
+    seen = SeenClip(replace(clip, depth_m=clip.depth_m[:, ::2, ::2]), (0, 1))
+    with pytest.raises(ConfigurationError, match="--size 84x56"):
+        arm(loaded, "true-points").answers(seen, rooms[2].questions)
 
 
 def test_what_does_not_look_says_the_same_whatever_the_room(loaded, seen, rooms):
