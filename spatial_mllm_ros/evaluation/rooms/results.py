@@ -123,8 +123,8 @@ class RoomsReport:
         lines = [
             f"{self.questions} questions about {s['worlds']} {s['split']} rooms from number {s['first']} on, "
             f"{s['frames']} uniform frames of {s['width_px']}x{s['height_px']} pixels ({s['camera']} camera). "
-            "Percent; numbers by mean relative accuracy, letters by exact match (VSI-Bench's official rules); ± is half of the 95 % "
-            "interval (bootstrap over rooms).",
+            "Percent; numbers by mean relative accuracy, letters by exact match (VSI-Bench's official rules); ± is half of "
+            "the 95 % interval (bootstrap over rooms).",
             "",
             *text_table(names, self.table.arms),
             "",
