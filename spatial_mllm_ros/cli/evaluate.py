@@ -17,6 +17,11 @@ def add_commands(commands: Any) -> None:
         _add_benchmark(kinds.add_parser(layout, help=f"{layout}; goes on after a stop"), layout)
     _add_rooms(kinds.add_parser("rooms", help="questions about unseen generated rooms, with all controls"))
 
+    card = kinds.add_parser("card", help="write the model card of a checkpoint from its evaluation and training runs")
+    card.add_argument("checkpoint", type=Path, help="folder, with evaluation.json beside the weights")
+    card.add_argument("--run", dest="runs", type=Path, action="append", default=[], help="folder of a run, in order")
+    card.set_defaults(run=_write_card)
+
 
 def _add_benchmark(benchmark: argparse.ArgumentParser, layout: str) -> None:
     benchmark.add_argument("folder", type=Path, help="with the questions, named as they are published")
@@ -44,6 +49,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_rooms(rooms: argparse.ArgumentParser) -> None:
     _add_model(rooms)
+    rooms.add_argument(
+        "--view",
+        default="full",
+        choices=("full", "true-points"),
+        help="what the checkpoint itself is shown (default full; true-points for one that was trained so)",
+    )
     rooms.add_argument("--split", default="test", choices=("train", "val", "test"))
     rooms.add_argument("--first", type=int, default=0, help="number of the first room in the split (default 0)")
     rooms.add_argument("--worlds", type=int, default=110, help="how many rooms (default 110: over 1,100 questions)")
@@ -107,6 +118,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
 
 
+def _write_card(arguments: argparse.Namespace) -> int:
+    from spatial_mllm_ros.evaluation.rooms.card import write_card
+
+    print(write_card(arguments.checkpoint, arguments.runs))
+    return 0
+
+
 def _evaluate_rooms(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.evaluation.rooms.command import run_rooms
     from spatial_mllm_ros.evaluation.rooms.room_set import RoomSetConfig
@@ -124,6 +142,7 @@ def _evaluate_rooms(arguments: argparse.Namespace) -> int:
     return run_rooms(
         arguments.checkpoint,
         config,
+        view=arguments.view,
         size=arguments.size,
         also=arguments.also,
         device=arguments.device,

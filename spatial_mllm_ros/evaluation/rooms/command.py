@@ -55,6 +55,7 @@ def run_rooms(
     checkpoint: str,
     config: RoomSetConfig,
     *,
+    view: str = "full",
     size: str = "",
     also: Sequence[str] = (),
     device: str = "auto",
@@ -68,6 +69,7 @@ def run_rooms(
         checkpoint: folder; "" for the one in the box.
         config: its size is replaced: by ``size`` (WxH) or, without one, by what the checkpoint's pixel budget makes of
             a 640x480 camera, which is what the node shows it.
+        view: name of what the first column is shown, see ``arms.all_views``.
         also: see OtherCheckpoint.
         json_path: for the report; a checkpoint's own lies beside its weights as evaluation.json.
         answers_path: for one JSON line per question with every arm's text.
@@ -83,8 +85,8 @@ def run_rooms(
     height_px, width_px = loaded.budget.size_px(*_CAMERA_PX) if not size else _size(size)
     config = replace(config, width_px=width_px, height_px=height_px)
     views = all_views()
-    arms = [ModelArm(loaded.identity.name, loaded, views["full"], max_new_tokens)]
-    arms += [ModelArm(view, loaded, views[view], max_new_tokens) for view in _OWN_VIEWS]
+    arms = [ModelArm(loaded.identity.name, loaded, views[view], max_new_tokens)]
+    arms += [ModelArm(own, loaded, views[own], max_new_tokens) for own in _OWN_VIEWS]
     for other in others:
         beside, _ = load_checkpoint(other.folder, used_device)
         arms.append(ModelArm(other.name, beside, views[other.view], max_new_tokens))

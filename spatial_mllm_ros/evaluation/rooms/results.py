@@ -122,9 +122,9 @@ class RoomsReport:
         names = [arm.name for arm in self.arms]
         lines = [
             f"{self.questions} questions about {s['worlds']} {s['split']} rooms from number {s['first']} on, "
-            f"{s['frames']} uniform frames of {s['width_px']}x{s['height_px']} pixels ({s['camera']} camera). "
-            "Percent; numbers by mean relative accuracy, letters by exact match (VSI-Bench's official rules); ± is half of "
-            "the 95 % interval (bootstrap over rooms).",
+            f"{s['frames']} uniform frames of {s['width_px']}x{s['height_px']} pixels ({s['camera']} camera). Percent: "
+            "numbers by mean relative accuracy, letters by exact match (VSI-Bench's official rules). ± is half of the "
+            "95 % interval (bootstrap over rooms).",
             "",
             *text_table(names, self.table.arms),
             "",
