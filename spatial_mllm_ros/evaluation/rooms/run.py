@@ -20,6 +20,7 @@ from spatial_mllm_ros.evaluation.rooms.table import Comparison, compare, score_a
 from spatial_mllm_ros.evaluation.runner.clips import FrameChoice
 
 _log = logging.getLogger(__name__)
+_TELL_EVERY = 20  # rooms, where there is no progress bar
 
 #: Guessers beside the arms: they know the questions, and the answers about the other half of the rooms.
 GUESSERS = {
@@ -95,7 +96,7 @@ def answer_rooms(rooms: RoomSet, arms: Sequence[Arm]) -> RoomsRun:
     frames = tuple((count, choice) for count in config.compared_frames for choice in FrameChoice)
     names = tuple(f"{count} {choice.value}" for count, choice in frames)
     run = RoomsRun(Answers(tuple(arm.name for arm in arms)), frames, Answers(names), rooms.failed)
-    scored = total = 0.0
+    scored, total, done = 0.0, 1e-9, 0
     before: AskedRoom | None = None
     with tqdm(total=config.worlds, unit="room", desc="rooms", disable=not sys.stderr.isatty()) as bar:
         for group in rooms:
@@ -113,8 +114,11 @@ def answer_rooms(rooms: RoomSet, arms: Sequence[Arm]) -> RoomsRun:
                     )
                     scored += sum(score_answer(question, texts[0]) for question, texts in asked)
                     total += first
-                    bar.set_postfix_str(f"{arms[0].name} micro {100 * scored / max(total, 1):.1f} (n = {total:.0f})")
+                    bar.set_postfix_str(f"{arms[0].name} micro {100 * scored / total:.1f} (n = {total:.0f})")
                 bar.update()
+                done += 1
+                if done % _TELL_EVERY == 0 and bar.disable:
+                    _log.info("%d of %d rooms, %s micro %.1f", done, config.worlds, arms[0].name, 100 * scored / total)
             before = group[-1]
     return run
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from spatial_mllm_ros.answering.fused import FusedAnswerModel
+from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.evaluation.rooms.arms import ModelArm, SeenClip, all_views, prompt_of, true_patch_points
 from spatial_mllm_ros.evaluation.rooms.shared_prefix import shared_prefix_answers
+from spatial_mllm_ros.models.prompts import user_text
 
 
 def arm(loaded, view, **options):
@@ -24,6 +26,14 @@ def test_answers_from_a_shared_prefix_are_those_of_each_question_alone(loaded, s
     assert len(set(map(len, prompts))) > 3  # padded by different amounts
     assert len(set(together)) > 1
     assert shared_prefix_answers(loaded, prepared, tokens, [], max_new_tokens=8) == []
+
+
+def test_questions_are_put_to_the_model_as_in_training(loaded, rooms):
+    questions = [question for room in rooms for question in room.walk_questions]
+    assert {question.type for question in questions} == set(QuestionType)
+    for question in questions:
+        trained = user_text(question.text, question.options, loaded.fusion, numeric=question.type.is_number)
+        assert prompt_of(question, loaded) == trained
 
 
 def test_the_full_arm_answers_as_the_node(loaded, seen, rooms):
