@@ -225,6 +225,8 @@ class GeometryDataConfig:
         recordings: RGB-D folders; none: generated rooms, new ones in every batch.
         rooms_rates_hz: frames per second of clips of rooms, taken in turn; they begin anywhere in a walk. 0 spreads the
             frames over the whole walk.
+        rooms_pieces: the frames of a room are cut into so many samples, each from elsewhere in it, taken in turn:
+            samples of fewer frames show more places for the same work.
         frames: per sample; the first one is the reference.
         longest_step: most recorded frames between two frames of a sample.
         width_px: of the images as VGGT sees them, a multiple of 14; the height keeps the aspect.
@@ -232,7 +234,8 @@ class GeometryDataConfig:
     """
 
     recordings: tuple[Path, ...] = ()
-    rooms_rates_hz: tuple[float, ...] = (15.0, 8.0, 4.0, 0.0)
+    rooms_rates_hz: tuple[float, ...] = (8.0, 4.0)
+    rooms_pieces: tuple[int, ...] = (1, 2, 4)
     frames: int = 8
     longest_step: int = 10
     width_px: int = 224
@@ -242,6 +245,8 @@ class GeometryDataConfig:
         rates_known = bool(self.rooms_rates_hz) and all(rate >= 0 for rate in self.rooms_rates_hz)
         _check(self, "rooms_rates_hz", rates_known, "one or more numbers, each 0 or above")
         _check(self, "frames", self.frames >= 2, "at least 2")
+        divide = bool(self.rooms_pieces) and all(n >= 1 and self.frames % n == 0 for n in self.rooms_pieces)
+        _check(self, "rooms_pieces", divide or bool(self.recordings), f"numbers that divide frames ({self.frames})")
         _check(self, "longest_step", self.longest_step >= 1, "at least 1")
         _check(self, "width_px", self.width_px >= 14 and self.width_px % 14 == 0, "a multiple of 14")
         _check(self, "held_out", 0 <= self.held_out < 1, "in [0, 1)")

@@ -24,11 +24,11 @@ _HELD_OUT = "val"
 
 
 class RoomGeometryBatches:
-    """See ``geometry_batch.GeometryBatches``. Batch n holds clips at the n-th of ``data.rooms_rates_hz``, in turn.
+    """See ``geometry_batch.GeometryBatches``. Batch n has the n-th of ``data.rooms_rates_hz`` and ``rooms_pieces``.
 
     Args:
         data: frames per clip, their width (the height is 3/4 of it, to a multiple of 14) and rates.
-        batch_size: rooms per batch, one clip of each.
+        batch_size: rooms per batch; the frames of each are one sample, or several.
         seed: another seed is another order of rooms.
     """
 
@@ -36,30 +36,36 @@ class RoomGeometryBatches:
         self._data, self._batch_size = data, batch_size
         # Runs with other seeds begin elsewhere in the split's rooms.
         self._first = seed * 1_000_003
-        settings = {"generator": _ROOMS, "clips": [asdict(self._clip(rate)) for rate in data.rooms_rates_hz]}
+        clips = [asdict(self._clip(rate, pieces)) for rate in data.rooms_rates_hz for pieces in data.rooms_pieces]
+        settings = {"generator": _ROOMS, "clips": clips}
         self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
         self.rejected = 0  # rooms are made, and none of them is broken
 
     def batch(self, index: int) -> GeometryBatch:
         """See GeometryBatches."""
-        return self._batch("train", self._first + index, index, self._batch_size)
+        rates, pieces = self._data.rooms_rates_hz, self._data.rooms_pieces
+        # Every rate meets every number of pieces.
+        rate = rates[index // len(pieces) % len(rates)]
+        return self._batch("train", self._first + index, rate, pieces[index % len(pieces)], self._batch_size)
 
     def held_out(self, count: int) -> Sequence[GeometryBatch]:
-        """See GeometryBatches; rooms of the validation split, one per batch."""
-        return [self._batch(_HELD_OUT, number, number, 1) for number in range(count)]
-
-    def _batch(self, split: str, number: int, turn: int, rooms: int) -> GeometryBatch:
+        """See GeometryBatches; rooms of the validation split, one per batch, all frames of it in one sample."""
         rates = self._data.rooms_rates_hz
-        stream = RoomStream(
-            StreamConfig(split=split, worlds=rooms, clip=self._clip(rates[turn % len(rates)]), questions_per_type=0)
-        )
-        return clips_as_batch(stream.batch(number).clips)
+        return [self._batch(_HELD_OUT, n, rates[n % len(rates)], 1, 1) for n in range(count)]
 
-    def _clip(self, rate_hz: float) -> ClipConfig:
+    def _batch(self, split: str, number: int, rate_hz: float, pieces: int, rooms: int) -> GeometryBatch:
+        clip = self._clip(rate_hz, pieces)
+        stream = RoomStream(StreamConfig(split=split, worlds=rooms, clip=clip, questions_per_type=0))
+        whole = clips_as_batch(stream.batch(number).clips)
+        return GeometryBatch(
+            *(value.reshape(-1, clip.frames // pieces, *value.shape[2:]) for value in vars(whole).values())
+        )
+
+    def _clip(self, rate_hz: float, pieces: int) -> ClipConfig:
         width = self._data.width_px
         height = round(width / _ASPECT / _PATCH_PX) * _PATCH_PX
         frames = self._data.frames
-        return ClipConfig(frames=frames, width_px=width, height_px=height, rate_hz=rate_hz, anywhere=True)
+        return ClipConfig(frames=frames, width_px=width, height_px=height, rate_hz=rate_hz, pieces=pieces)
 
 
 def clips_as_batch(clips: Sequence[Clip]) -> GeometryBatch:

@@ -30,7 +30,8 @@ class ClipConfig:
     Attributes:
         frames: per clip; without ``rate_hz`` they are spread evenly over the whole walk.
         rate_hz: frames per second; 0: spread.
-        anywhere: with a rate, whether the clip begins at a moment that is drawn instead of at the start of the walk.
+        pieces: with a rate, how many runs of consecutive frames the clip is made of, each beginning at a moment that is
+            drawn, in time order; 0: one run from the start of the walk.
         focal: range of the focal length over the image's width; each clip draws one. 0.6 sees 80 degrees.
         workers: threads that render (CPU).
     """
@@ -39,7 +40,7 @@ class ClipConfig:
     width_px: int = 112
     height_px: int = 84
     rate_hz: float = 0.0
-    anywhere: bool = False
+    pieces: int = 0
     focal: tuple[float, float] = (0.55, 0.9)
     sensor: SensorModel = field(default_factory=SensorModel)
     workers: int = 1
@@ -48,6 +49,10 @@ class ClipConfig:
         for name in ("frames", "width_px", "height_px", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"ClipConfig.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.pieces < 0 or (self.pieces and self.frames % self.pieces):
+            raise ConfigurationError(
+                f"ClipConfig.pieces is {self.pieces}; it must be 0, or divide the {self.frames} frames evenly."
+            )
         if self.rate_hz < 0 or not 0.2 <= self.focal[0] <= self.focal[1] <= 5:
             raise ConfigurationError(
                 f"ClipConfig: rate_hz {self.rate_hz} must be 0 or more, focal {self.focal} a range within 0.2..5."
@@ -142,11 +147,12 @@ def annotate(
 def _times(config: ClipConfig, path: Walk, world: World, walk: int) -> np.ndarray:
     if not config.rate_hz:
         return (np.arange(config.frames) + 0.5) / config.frames * path.duration_s
-    times = np.arange(config.frames) / config.rate_hz
-    if config.anywhere:
-        left_s = max(0.0, path.duration_s - float(times[-1]))
-        times += np.random.default_rng((world.seed, 6, walk)).uniform(0, left_s)
-    return times
+    times = np.arange(config.frames // max(1, config.pieces)) / config.rate_hz
+    if not config.pieces:
+        return times
+    left_s = max(0.0, path.duration_s - float(times[-1]))
+    starts = np.sort(np.random.default_rng((world.seed, 6, walk)).uniform(0, left_s, config.pieces))
+    return (starts[:, None] + times).ravel()
 
 
 def _camera(config: ClipConfig, world: World, walk: int) -> Intrinsics:
