@@ -136,7 +136,7 @@ def write_picture(
         figure.text(_GAP / width, (below - _NOTE * (number + 0.5)) / height, line, fontsize=10, va="center", ha="left")
     _draw_contact_sheet(sheet, contact, first_stamp_ns)
     axes = plan.add_axes((0.085, 0.2, 0.895, 0.7))
-    _draw_map(axes, contact, seen, figures, fine_voxel_size)
+    _draw_map(axes, contact, seen, figures, fine_voxel_size, with_truth=bool(known.outlines or known.things))
     _draw_known(axes, known, map_plane([frame.scene_from_cam for frame in seen]))
     part = path.with_name(path.name + ".part")
     figure.savefig(part, format="png", metadata={"Software": None})
@@ -227,6 +227,8 @@ def _draw_map(
     seen: Sequence[SeenFrame],
     figures: CoverageFigures,
     fine_voxel_size: float,
+    *,
+    with_truth: bool,
 ) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -251,6 +253,8 @@ def _draw_map(
         Line2D([], [], color=SELECTED, marker="o", ls="", ms=8, mec="white", label="selected camera"),
         Line2D([], [], color=UNIFORM, marker="s", ls="", ms=6, mec="white", label="uniform camera"),
     ]
+    if with_truth:
+        handles.append(Line2D([], [], color=TRUTH, lw=1.4, label="true walls, things asked about"))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9, frameon=False)
 
 
@@ -261,7 +265,8 @@ def _draw_known(axes: Axes, known: KnownScene, plane: MapPlane) -> None:
     for name, base in known.things:
         middle = base.mean(axis=0)
         at = (middle @ plane.across, middle @ plane.along)
-        axes.annotate(name, at, color=TRUTH, fontsize=9, ha="center", va="center", zorder=8)
+        behind = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        axes.annotate(name, at, color=TRUTH, fontsize=9, ha="center", va="center", zorder=8, bbox=behind)
 
 
 def _columns_from_above(

@@ -49,6 +49,7 @@ _FRAMES, _RATE_HZ = 200, 4.0  # 50 s, which the camera needs to see both
 _SPEED = 4
 _FRAMES_BEFORE_THE_FIRST_QUESTION = 4
 _QUESTIONS = 6
+_SHORT = 40  # characters of an answer in the picture
 #: Asked about a recording of which nothing is known.
 _OF_ANY_ROOM = (
     Question("How many chairs are in this room?"),
@@ -178,7 +179,8 @@ class _Asker:
             _say(f"     truth: {truth_in_words(asked)}   -> {result}")
             if final:
                 self.asked.append(asked)
-                self.told.append(f"{asked_text}   answer: {said}   truth: {truth_in_words(asked)}   {result}")
+                short = said if len(said) <= _SHORT else f"{said[:_SHORT]} ..."
+                self.told.append(f"{asked_text}   answer: {short}   truth: {truth_in_words(asked)}   {result}")
                 if strength := self._strengths.named(asked.type):
                     _say(f"     {strength_in_words(strength, self._strengths.rooms)}")
         stamps = ", ".join(f"{stamp_ns(stamp) / 1e9:.2f}" for stamp in answer.evidence)
