@@ -76,18 +76,19 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     """
     use_own_domain()
     out_dir.mkdir(parents=True, exist_ok=True)
-    strengths = known_strengths(Path(checkpoint)) if checkpoint else KnownStrengths()
     speed = 1
     with contextlib.ExitStack() as stack:
-        if source is None:
+        recording = None if source is None else stack.enter_context(open_source(source))
+        strengths = known_strengths(Path(checkpoint)) if checkpoint else KnownStrengths()
+        if source is None or recording is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spatial_mllm_demo_")))
             _say(f"No recording given: rendering a walk through room {_ROOM} of the test split, never trained on.")
             camera = strengths.camera  # the one that its figures were found with
             walk = RecordingConfig(_FRAMES, _RATE_HZ, realistic=camera != "perfect", blur=camera == "realistic")
             source = write_room(folder, split_seed("test", _ROOM), "rgbd", walk)
             speed = _SPEED
+            recording = stack.enter_context(open_source(source))
         scene = read_scene(scene_path(source)) if scene_path(source).is_file() else None
-        recording = stack.enter_context(open_source(source))
         asker = _Asker(strengths)
         selection = _play_and_ask(recording, source, speed, out_dir, checkpoint, asker, _questions(scene, strengths))
         gains = {stamp_ns(stamp): gain for stamp, gain in zip(selection.stamps, selection.gains, strict=True)}
