@@ -91,3 +91,18 @@ class EngineError(SpatialMllmError):
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class StorageError(SpatialMllmError):
+    """A scene cannot be saved, or a saved one cannot be loaded.
+
+    ``cause`` is a short machine-readable word: ``path`` (not a place for a scene), ``occupied`` (a folder that is no
+    saved scene is there), ``busy``, ``empty`` (nothing to save), ``disk``, ``permission``, ``missing``, ``truncated``,
+    ``tampered``, ``foreign``, ``newer`` (of a later version), ``settings`` (does not fit the running scene).
+    """
+
+    code = "STORAGE"
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause

@@ -24,18 +24,19 @@ MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 ALLOWED = {
     "__init__": (),
     "errors": (),
+    "files": (),
     "geometry": ("errors",),
     "frames": ("errors", "geometry"),
     "models": ("errors", "geometry"),
-    "engines": ("errors", "models"),
+    "engines": ("errors", "files", "models"),
     "encoders": ("errors", "frames", "geometry", "models"),
-    "scene": ("errors", "frames", "geometry", "encoders.base"),
+    "scene": ("errors", "files", "frames", "geometry", "encoders.base"),
     "answering": ("errors", "frames", "geometry", "models", "engines", "encoders", "scene"),
     "datasets": ("errors", "frames", "geometry", "answering.question"),
     "training": ("errors", "frames", "geometry", "models", "encoders", "scene", "answering", "datasets"),
     "evaluation": ("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
     "ros": (
-        *("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
+        *("errors", "files", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
         "evaluation",
     ),
     "cli": (

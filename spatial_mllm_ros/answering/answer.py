@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from spatial_mllm_ros.answering.ladder import Rung
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.models.identity import ModelIdentity
 
@@ -32,7 +33,7 @@ class Timings:
 
     queued_ns: int = 0  #: from arrival to the start of work
     selection_ns: int = 0  #: evidence set brought up to date
-    vision_ns: int = 0  #: frame preparation, both visual encoders, connector
+    vision_ns: int = 0  #: a context made for this question: both visual encoders, connector, prefill; 0 when warm
     first_token_ns: int = 0  #: from arrival to the first generated token
     total_ns: int = 0  #: from arrival to the answer
 
@@ -45,6 +46,9 @@ class Answer:
     "m^2", "" (a count). ``choice`` is the index of the chosen option of a choice question, else None. ``confidence``
     is the geometric mean probability of the generated tokens, in [0, 1]; it is the model's own and not calibrated.
     ``scale_source`` is None where no geometry was used.
+
+    ``context`` is "warm" when the visual context was there already (``context_age_ns`` since it was made), "cold" when
+    it was made for this question, "" when none was used. ``rung`` says what the answer had to give up for its deadline.
     """
 
     status: Status
@@ -59,6 +63,9 @@ class Answer:
     evidence_stamps_ns: tuple[int, ...] = ()
     epoch: int = 0
     newest_frame_age_ns: int = 0
+    context: str = ""
+    context_age_ns: int = 0
+    rung: Rung = Rung.NONE
     model: ModelIdentity | None = None
     prompt: str = ""
     timings: Timings = field(default_factory=Timings)

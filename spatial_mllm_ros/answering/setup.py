@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from spatial_mllm_ros.answering.context import ContextConfig
 from spatial_mllm_ros.answering.fused import FusedAnswerModel
 from spatial_mllm_ros.answering.session import SpatialSession
 from spatial_mllm_ros.encoders.auto import AutoGeometryEncoder
@@ -43,6 +44,7 @@ class SessionConfig:
             ``engines.choose.BACKENDS``.
         encoder_exports: folder of exports; "" for the usual one.
         scene: ring buffer, keyframes and selection.
+        context: how the model's context is kept warm.
     """
 
     checkpoint: str = ""
@@ -55,6 +57,7 @@ class SessionConfig:
     encoder_backend: str = "auto"
     encoder_exports: str = ""
     scene: SceneConfig = field(default_factory=SceneConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
 
 
 def open_session(config: SessionConfig) -> SpatialSession:
@@ -72,7 +75,8 @@ def open_session(config: SessionConfig) -> SpatialSession:
 
     width_px = config.encoder_image_width_px or encoder_width_px(loaded)
     chain = open_backends(loaded.model.spatial_encoder, loaded.identity.sha256, backend_config)
-    loaded.model.take_last_layer_from(chain.last_layer)
+    if chain.has_engines:  # torch alone is left to the model, which then keeps its frames' tokens and can be left
+        loaded.model.take_last_layer_from(chain.last_layer)
 
     def vggt_encoder() -> VggtGeometryEncoder:
         return VggtGeometryEncoder(
@@ -90,7 +94,8 @@ def open_session(config: SessionConfig) -> SpatialSession:
         anchor_count=config.encoder_anchors,
         fault=lambda: chain.fault,
     )
-    return SpatialSession(Scene(config.scene, encoder), FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens))
+    model = FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens, cache_bytes=config.context.cache_bytes)
+    return SpatialSession(Scene(config.scene, encoder), model, config.context)
 
 
 def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, str]:

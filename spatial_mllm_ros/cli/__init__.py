@@ -6,11 +6,11 @@ import argparse
 import logging
 import sys
 
-from spatial_mllm_ros.cli import benchmark, checkpoints, engines, evaluate, recordings, rooms, training
+from spatial_mllm_ros.cli import benchmark, checkpoints, engines, evaluate, recordings, rooms, scenes, training
 from spatial_mllm_ros.errors import SpatialMllmError
 
 # Commands import what they need when they run: `--help` must not wait for torch.
-_GROUPS = (recordings, evaluate, rooms, training, checkpoints, engines, benchmark)
+_GROUPS = (recordings, evaluate, rooms, training, checkpoints, engines, scenes, benchmark)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,13 +6,29 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from spatial_mllm_ros.errors import ConfigurationError
+
 
 def add_commands(commands: Any) -> None:
     """Adds `benchmark`."""
     benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
+    benchmark.add_argument(
+        "parts",
+        nargs="*",
+        type=_part,
+        metavar="PART",
+        help=f"what to measure, of {', '.join(_PARTS)} (default: {' and '.join(_DEFAULT_PARTS)})",
+    )
     benchmark.add_argument("--json", type=Path, help="write the rows here as well")
-    benchmark.add_argument("--recording", type=Path, help="RGB-D folder for the coverage figures")
-    benchmark.add_argument("--only", choices=tuple(_PARTS), help="measure only this part (default: selection and node)")
+    benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
+    benchmark.add_argument("--plot", type=Path, metavar="SVG", help="draw the part stream or query here")
+    benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
+    benchmark.add_argument(
+        "--query-sizes",
+        default="tiny,mid",
+        help="models of the part query, of tiny, mid, full (default tiny,mid; full has 5.3 billion random weights)",
+    )
+    benchmark.add_argument("--checkpoint", type=Path, help="measure this model in the part query instead")
     benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
@@ -21,13 +37,26 @@ def add_commands(commands: Any) -> None:
     benchmark.set_defaults(run=_benchmark)
 
 
+def _part(name: str) -> str:
+    # not argparse's choices: before Python 3.12 they refuse an empty list
+    if name not in _PARTS:
+        raise argparse.ArgumentTypeError(f"unknown part {name!r}; there are {', '.join(_PARTS)}")
+    return name
+
+
 def _benchmark(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.evaluation.benchmark import report
 
+    parts = arguments.parts or _DEFAULT_PARTS
+    drawn = [part for part in parts if part in _PLOTS]
+    if arguments.plot is not None and len(drawn) != 1:
+        raise ConfigurationError(f"--plot draws one part; name one of {', '.join(_PLOTS)} with it.")
     rows: list[dict[str, Any]] = []
-    for part in (arguments.only,) if arguments.only else _DEFAULT_PARTS:
+    for part in parts:
         rows += _PARTS[part](arguments)
     report(rows, arguments.json)
+    if arguments.plot is not None:
+        _PLOTS[drawn[0]](rows, arguments.plot)
     return 0
 
 
@@ -67,6 +96,41 @@ def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return evaluation_rows(arguments.recording)
 
 
+def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_stream import stream_rows
+
+    return stream_rows(arguments.recording, frames=arguments.frames)
+
+
+def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.evaluation.benchmark_query import query_rows
+
+    return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
+
+
+def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_plots import draw_query
+
+    draw_query(rows, path)
+
+
+def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
+    from spatial_mllm_ros.evaluation.benchmark_plots import draw_stream
+
+    draw_stream(rows, path)
+
+
+def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from spatial_mllm_ros.datasets.sources import open_source
+    from spatial_mllm_ros.errors import ConfigurationError
+    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
+
+    if arguments.recording is None:
+        raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")
+    with open_source(arguments.recording) as source:
+        return storage_rows(source, name=source.name)
+
+
 _PARTS = {
     "selection": _selection,
     "node": _node,
@@ -74,5 +138,9 @@ _PARTS = {
     "encoder": _encoder,
     "evaluation": _evaluation,
     "training": _training,
+    "stream": _stream,
+    "query": _query,
+    "storage": _storage,
 }
+_PLOTS = {"stream": _draw_stream, "query": _draw_query}
 _DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, GeometryEncoder
+from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, GeometryEncoder, ScaleSource
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.frames.frame import Frame
@@ -17,7 +17,8 @@ class AutoGeometryEncoder:
     """Uses the sensor for an epoch whose first frame has depth, pose and intrinsics, and VGGT otherwise.
 
     A window without anchors starts an epoch: that is why ``anchor_count`` is at least 1 here, also while the sensor,
-    which looks at no anchors, is in use. The choice holds for the whole epoch, so lengths of two kinds never mix.
+    which looks at no anchors, is in use. The choice holds for the whole epoch, so lengths of two kinds never mix. An
+    epoch that starts with a loaded scene is announced by ``forget_choice``; where nothing measured it, it is VGGT.
 
     Args:
         sensor: the encoder for frames with depth, pose and intrinsics.
@@ -65,7 +66,7 @@ class AutoGeometryEncoder:
             EncoderError: the encoder of this epoch cannot use the frames, or VGGT cannot be made.
         """
         if self._active is None or not anchors:
-            self._active = self._choose(frames[0])
+            self._active = self._choose(frames[0], anchors)
         if self._active is self._sensor:
             return self._sensor.encode(frames)
         size = self._active.window_size
@@ -77,8 +78,14 @@ class AutoGeometryEncoder:
             geometries += self._active.encode(part, hooks[-self._active.anchor_count :] if hooks else ())
         return geometries
 
-    def _choose(self, first: Frame) -> GeometryEncoder:
+    def forget_choice(self) -> None:
+        """See ``ChoosesPerEpoch``."""
+        self._active = None
+
+    def _choose(self, first: Frame, anchors: Sequence[Anchor]) -> GeometryEncoder:
         missing = self._sensor.missing(first)
+        if any(anchor.geometry.scale_source not in (ScaleSource.DEPTH, ScaleSource.TF) for anchor in anchors):
+            missing.append("place by its pose in a scene that poses did not make")
         if not missing:
             _log.info("Geometry of this epoch comes from the depth sensor: frame %d has all it needs.", first.stamp_ns)
             return self._sensor

@@ -79,6 +79,15 @@ class GeometryEncoder(Protocol):
 
 
 @runtime_checkable
+class ChoosesPerEpoch(Protocol):
+    """An encoder that decides once per epoch how geometry is made."""
+
+    def forget_choice(self) -> None:
+        """An epoch starts that has anchors already, made in whichever way; called by the thread that encodes."""
+        ...
+
+
+@runtime_checkable
 class ReportsFault(Protocol):
     """An encoder that can go on working although a part of it has failed, and says so."""
 

@@ -22,9 +22,9 @@ from spatial_mllm_ros.engines.files import (
     manifest_of,
     private_folder,
     read_manifest,
-    write_synced,
 )
 from spatial_mllm_ros.errors import EngineError
+from spatial_mllm_ros.files import write_synced
 
 ENGINE_NAME = "model.engine"
 MANIFEST_NAME = "engine.json"

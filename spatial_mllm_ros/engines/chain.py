@@ -40,6 +40,11 @@ class BackendChain:
         return " > ".join(backend.name for backend in self._backends)
 
     @property
+    def has_engines(self) -> bool:
+        """Whether anything but plain torch is among the backends."""
+        return any(backend.name != "torch" for backend in self._backends)
+
+    @property
     def fault(self) -> str:
         """Which backends have been put aside and why, for diagnostics; "" while all work."""
         return " ".join(self._faults.values())

@@ -26,11 +26,12 @@ from spatial_mllm_ros.engines.exported import (
     ExportedModel,
     read_exported,
 )
-from spatial_mllm_ros.engines.files import appearing_folder, manifest_of, write_synced
+from spatial_mllm_ros.engines.files import appearing_folder, manifest_of
 from spatial_mllm_ros.engines.mixed_precision import to_precision
 from spatial_mllm_ros.engines.parity import ParityRow, compare, parity_table, sample_images
 from spatial_mllm_ros.engines.profile import INPUT_NAME, EngineProfile, Precision
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
+from spatial_mllm_ros.files import write_synced
 from spatial_mllm_ros.models.identity import ModelIdentity
 from spatial_mllm_ros.models.vggt import VGGT
 

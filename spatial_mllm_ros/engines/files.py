@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.errors import EngineError
+from spatial_mllm_ros.files import user_folder
 
 _CHUNK_BYTES = 1 << 22
 
 
 def cache_home() -> Path:
     """Where this package may keep files for this user: under XDG_CACHE_HOME, otherwise ~/.cache."""
-    stated = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is to be ignored.
-    base = Path(stated) if stated and Path(stated).is_absolute() else Path.home() / ".cache"
-    return base / "spatial_mllm_ros"
+    return user_folder("XDG_CACHE_HOME", ".cache")
 
 
 def private_folder(folder: Path) -> Path:
@@ -115,15 +113,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EngineError("truncated", f"{path} does not hold a JSON object; make it again.")
     return content
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Writes a file with mode 0600 and waits until the disk has it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager

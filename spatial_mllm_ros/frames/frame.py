@@ -61,6 +61,10 @@ class Frame:
         if pose is not None and (pose.shape != (4, 4) or not np.isfinite(pose).all()):
             raise FrameRejectedError("pose", f"The camera pose must be a finite [4, 4] matrix; got shape {pose.shape}.")
 
+    def is_like(self, other: Frame) -> bool:
+        """Whether both come from one camera in one mode: the same tf name and image size."""
+        return self.rgb.shape == other.rgb.shape and self.camera_frame_id == other.camera_frame_id
+
     @property
     def nbytes(self) -> int:
         """Bytes of the pixel data held by this frame."""

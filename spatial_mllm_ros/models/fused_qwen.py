@@ -83,6 +83,10 @@ class FusedQwen(Qwen2_5_VLModel):
             patch_tokens = self.spatial_encoder.last_layer_patch_tokens(images)[0]
         else:
             patch_tokens = self.last_layer_source(images)[0, :, self.spatial_encoder.config.patch_start :]
+        return self.connected(patch_tokens, grid)
+
+    def connected(self, patch_tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """The connector alone: last aggregator layer [S, N, 2 D'] without special tokens -> [S/2 * h/2 * w/2, D]."""
         weight = next(self.connector.parameters())
         added: torch.Tensor = self.connector(patch_tokens.to(weight.device, weight.dtype), grid)
         return added

@@ -103,11 +103,18 @@ def context_ids(
 ) -> list[int]:
     """The beginning of a prompt: system text and placeholders of the frames. It is the same for every question."""
     pad = VIDEO_PAD if isinstance(prepared, PreparedVideo) else IMAGE_PAD
+    return prefix_ids(tokenizer, visual_tokens=prepared.token_count, pad=pad, system=system)
+
+
+def prefix_ids(
+    tokenizer: ChatTokenizer, *, visual_tokens: int, pad: str = VIDEO_PAD, system: str = SYSTEM_TEXT
+) -> list[int]:
+    """``context_ids`` of a video, or with ``pad`` of an image, that takes ``visual_tokens`` placeholders."""
     control, text = tokenizer.control_id, tokenizer.encode_text
     return [
         *(control(TURN_START), *text(f"system\n{system}"), control(TURN_END), *text("\n")),
         *(control(TURN_START), *text("user\n")),
-        *(control(VISION_START), *[control(pad)] * prepared.token_count, control(VISION_END)),
+        *(control(VISION_START), *[control(pad)] * visual_tokens, control(VISION_END)),
     ]
 
 

@@ -20,6 +20,7 @@ from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.fused_qwen import VISUAL_INPUTS, FusedQwen
 from spatial_mllm_ros.models.mrope import mrope_position_ids
 from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
+from spatial_mllm_ros.models.prompt_cache import PromptCache
 from spatial_mllm_ros.models.vggt import VGGT, VggtConfig
 
 
@@ -67,6 +68,41 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
             pixels, grid_thw = prepared.pixel_values, prepared.image_grid_thw
         tokens: torch.Tensor = self.model.fused_tokens(pixels, grid_thw, [prepared.spatial_images])
         return tokens
+
+    def read_on(self, embeds: torch.Tensor, positions: torch.Tensor, cache: PromptCache) -> torch.Tensor:
+        """Appends tokens to ``cache``, by the language model alone, without the masks and checks of a whole prompt.
+
+        Args:
+            embeds: [1, n, D].
+            positions: int64 [3, 1, n], mRoPE.
+
+        Returns:
+            the last token's hidden state [D]; ``lm_head`` turns it into logits.
+        """
+        hidden: torch.Tensor = self.model.language_model(
+            inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return hidden[0, -1]
+
+    def next_logits(self, token_ids: Sequence[int], position: int, cache: PromptCache) -> torch.Tensor:
+        """Appends text to ``cache``, its first token at mRoPE ``position``; logits [vocabulary] of the token after."""
+        ids = torch.tensor([token_ids], device=self.device)
+        positions = torch.arange(position, position + len(token_ids), device=self.device).expand(3, 1, -1)
+        logits: torch.Tensor = self.lm_head(self.read_on(self.get_input_embeddings()(ids), positions, cache))
+        return logits
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Every transformer layer, of both vision encoders and of the language model, and the connector."""
+        aggregator = self.spatial_encoder.aggregator
+        return [
+            *self.model.visual.blocks,
+            *aggregator.patch_embed.blocks,
+            *aggregator.frame_blocks,
+            *aggregator.global_blocks,
+            self.model.connector,
+            *self.model.language_model.layers,
+        ]
 
     @can_return_tuple
     def forward(

@@ -132,6 +132,9 @@ def answer_message(answer: Answer, question: str, scene_frame: str) -> SpatialAn
         epoch=answer.epoch,
         evidence=[time_message(stamp) for stamp in answer.evidence_stamps_ns],
         newest_frame_age=duration_message(answer.newest_frame_age_ns),
+        context=answer.context,
+        context_age=duration_message(answer.context_age_ns),
+        rung=answer.rung.value,
         timings=AnswerTimings(
             queued=duration_message(timings.queued_ns),
             selection=duration_message(timings.selection_ns),

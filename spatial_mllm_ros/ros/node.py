@@ -32,6 +32,7 @@ from spatial_mllm_ros.ros.diagnostics import camera_status, node_status, scene_s
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.ros.inputs import FrameAssembler, PoseSource, TopicPoses
 from spatial_mllm_ros.ros.markers import MarkerOutput
+from spatial_mllm_ros.ros.memory import ActiveScene, SceneMemory
 from spatial_mllm_ros.ros.parameters import NodeParameters
 from spatial_mllm_ros.ros.spinning import spin_until_shutdown
 from spatial_mllm_ros.ros.tf_poses import TfPoses
@@ -79,6 +80,7 @@ class SpatialNode(LifecycleNode):
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
             callback_group=ReentrantCallbackGroup(),
         )
+        self.memory = SceneMemory(self, self._active_scene)
 
     # -- lifecycle -------------------------------------------------------------------------------------------------
 
@@ -131,8 +133,9 @@ class SpatialNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def close(self) -> None:
-        """Ends the worker thread; for the end of the process."""
+        """Ends the worker thread and waits for a scene that is being saved; for the end of the process."""
         self._stop_worker()
+        self.memory.close()
 
     def _stop_worker(self) -> None:
         worker, self._worker = self._worker, None
@@ -272,6 +275,14 @@ class SpatialNode(LifecycleNode):
 
         worker.submit(inquiry, done)
         return await future
+
+    def _active_scene(self) -> ActiveScene | None:
+        settings, worker, session = self._settings, self._worker, self._session
+        if worker is None or session is None:
+            return None
+        return ActiveScene(
+            session.scene, worker, settings.memory_root(), settings.scene_origin(), self._publish_selection
+        )
 
     # -- what others see -------------------------------------------------------------------------------------------
 

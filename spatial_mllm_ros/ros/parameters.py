@@ -8,10 +8,12 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from spatial_mllm_ros.answering.context import ContextConfig
 from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.engines.choose import BACKENDS
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.storage import SceneOrigin, default_root
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ParameterSpec:
 # One source for the defaults: the node and a replay without ROS do the same.
 _SESSION = SessionConfig()
 _SCENE = _SESSION.scene
+_CONTEXT = _SESSION.context
 
 SPECS = (
     ParameterSpec("autostart", True, "Configure and activate at start; false: wait for a lifecycle manager."),
@@ -104,10 +107,39 @@ SPECS = (
         _SESSION.encoder_exports,
         "Folder of what `spatial_mllm engine export` wrote; empty: the user's cache folder.",
     ),
+    ParameterSpec("context.refresh", _CONTEXT.refresh, "Read the evidence set in advance, while no question waits."),
+    ParameterSpec(
+        "context.refresh_share",
+        _CONTEXT.refresh_share,
+        "Share of the evidence set that must have changed before it is read anew.",
+        0,
+        1,
+    ),
+    ParameterSpec(
+        "context.refresh_interval_s", _CONTEXT.refresh_interval_s, "Least time between two refreshes.", 0, 3600
+    ),
+    ParameterSpec(
+        "context.max_age_s", _CONTEXT.max_age_s, "From this age on, any change of the evidence set is enough.", 0, 1e9
+    ),
+    ParameterSpec(
+        "context.usable_share",
+        _CONTEXT.usable_share,
+        "A question takes the context there is unless a larger share of the evidence set has changed.",
+        0,
+        1,
+    ),
+    ParameterSpec(
+        "context.cache_bytes", _CONTEXT.cache_bytes, "Bound of the tokens kept per frame and frame pair.", 0, 2**40
+    ),
     ParameterSpec("query.default_deadline_s", 30.0, "Deadline of questions that state none.", 0.01, 3600),
     ParameterSpec("query.queue_size", 4, "Questions that may wait; one more is answered BUSY at once.", 1, 1000),
     ParameterSpec("query.max_view_age_s", 30.0, "Older than this, a view is too stale to answer from.", 0.1, 1e9),
     ParameterSpec("query.max_new_tokens", _SESSION.max_new_tokens, "Longest answer, in tokens.", 1, 4096),
+    ParameterSpec(
+        "memory.directory",
+        "",
+        "Folder below which clients may save and load scenes; empty: scenes in the user's state folder.",
+    ),
 )
 
 DECLARED = tuple(spec.name for spec in SPECS)
@@ -146,7 +178,20 @@ class NodeParameters:
             raise ConfigurationError(
                 f"Parameter checkpoint names {checkpoint!r}, which is not a folder; give the folder with config.json."
             )
+        if values["memory.directory"] and not Path(values["memory.directory"]).is_absolute():
+            raise ConfigurationError(
+                f"Parameter memory.directory is {values['memory.directory']!r}; it must be an absolute path, or empty."
+            )
         return cls(values)
+
+    def memory_root(self) -> Path:
+        """The only folder in which scenes are written and read."""
+        return Path(self["memory.directory"]) if self["memory.directory"] else default_root()
+
+    def scene_origin(self) -> SceneOrigin:
+        """What the geometry of this run comes from, as far as the parameters say it."""
+        posed = self["input.pose_source"] != "none"
+        return SceneOrigin(self["scene_frame"] if posed else "", measures=posed and self["input.depth"])
 
     def session_config(self) -> SessionConfig:
         """The session that these parameters describe."""
@@ -168,5 +213,13 @@ class NodeParameters:
                 keyframe_bytes=self["buffer.keyframe_max_bytes"],
                 selected_frames=self["selection.frames"],
                 voxel_size_m=self["selection.voxel_size_m"],
+            ),
+            context=ContextConfig(
+                refresh=self["context.refresh"],
+                refresh_share=self["context.refresh_share"],
+                refresh_interval_s=self["context.refresh_interval_s"],
+                max_age_s=self["context.max_age_s"],
+                usable_share=self["context.usable_share"],
+                cache_bytes=self["context.cache_bytes"],
             ),
         )

@@ -41,7 +41,7 @@ def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lam
             executor.spin_once(timeout_sec=0.5)
         node.close()
         end_s = time.monotonic() + _LAST_ANSWERS_S
-        while node.open_questions and time.monotonic() < end_s:
+        while (node.open_questions or node.memory.busy) and time.monotonic() < end_s:
             executor.spin_once(timeout_sec=0.05)
     finally:
         node.close()

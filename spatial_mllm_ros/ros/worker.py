@@ -1,4 +1,9 @@
-"""The thread that does the heavy work: questions first, in their order, and new frames into the scene between them."""
+"""The thread that does the heavy work: questions first, in order; between them frames and the model's context.
+
+A question waits for at most one encoder window, and for at most one layer of a context refresh: that one is left and
+goes on afterwards. Windows and refresh take turns when both have work: after every window a refresh gets as much time
+as the window took, so neither can starve the other, and each is at worst half as fast as alone.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
 
 _log = logging.getLogger(__name__)
+_LEAST_SLICE_NS = 50_000_000  # of a refresh while frames wait
+_DROPPABLE_ERRANDS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Errand:
+    work: Callable[[], None]
+    refused: Callable[[], None] | None
 
 
 class SessionWorker:
@@ -41,8 +55,10 @@ class SessionWorker:
         self._on_scene_changed = on_scene_changed
         self._condition = threading.Condition()
         self._questions: deque[tuple[Inquiry, Callable[[Answer], None]]] = deque()
-        self._errands: deque[Callable[[], None]] = deque(maxlen=4)
+        self._errands: deque[_Errand] = deque()
         self._stopping = False
+        self._window_ns = 0  # that the last window took
+        self._refresh_next = False  # a window had its turn
         self._thread = threading.Thread(target=self._run, name="spatial-session", daemon=True)
         self._thread.start()
 
@@ -63,11 +79,22 @@ class SessionWorker:
         if refusal is not None:
             done(refusal)
 
-    def do(self, errand: Callable[[], None]) -> None:
-        """Has the thread do something else that is too much for the executor, after the waiting questions."""
+    def do(self, errand: Callable[[], None], refused: Callable[[], None] | None = None) -> None:
+        """Has the thread do something else that is too much for the executor, after the waiting questions.
+
+        Without ``refused``, an errand may be dropped for newer ones. With it, it is done, or ``refused`` is called (in
+        the caller's thread or in that of ``close``) because the thread has ended before.
+        """
         with self._condition:
-            self._errands.append(errand)
-            self._condition.notify_all()
+            stopping = self._stopping
+            if not stopping:
+                droppable = [waiting for waiting in self._errands if waiting.refused is None]
+                if refused is None and len(droppable) >= _DROPPABLE_ERRANDS:
+                    self._errands.remove(droppable[0])
+                self._errands.append(_Errand(errand, refused))
+                self._condition.notify_all()
+        if stopping and refused is not None:
+            refused()
 
     def frame_added(self) -> None:
         """Tells the thread that the scene has a new frame; cheap."""
@@ -85,43 +112,78 @@ class SessionWorker:
             self._stopping = True
             waiting = list(self._questions)
             self._questions.clear()
+            errands = list(self._errands)
+            self._errands.clear()
             self._condition.notify_all()
         for _, done in waiting:
             done(Answer(Status.CANCELLED, "The node is shutting down."))
+        for errand in errands:
+            if errand.refused is not None:
+                errand.refused()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             _log.error("The session thread did not end within %.0f s; it is left behind.", timeout_s)
 
     def _run(self) -> None:
         while True:
+            refresh_in_s = None if self._questions else self._seconds_to_refresh()
             with self._condition:
-                self._condition.wait_for(
-                    lambda: self._stopping or self._questions or self._errands or self._session.scene.pending
+                woken = self._condition.wait_for(
+                    lambda: self._stopping or self._questions or self._errands or self._session.scene.pending,
+                    refresh_in_s,
                 )
                 if self._stopping:
                     return
                 question = self._questions.popleft() if self._questions else None
                 errand = self._errands.popleft() if self._errands and question is None else None
+            frames_wait = bool(self._session.scene.pending)
+            refresh_due = refresh_in_s is not None and (refresh_in_s == 0 or not woken)
             if question is not None:
                 inquiry, done = question
                 done(self._answer(inquiry))
             elif errand is not None:
                 self._run_errand(errand)
-            else:
+            elif frames_wait and not (self._refresh_next and refresh_due):
                 self._process()
+            elif refresh_due:
+                self._refresh()
 
-    def _run_errand(self, errand: Callable[[], None]) -> None:
+    def _seconds_to_refresh(self) -> float | None:
         try:
-            errand()
+            return self._session.seconds_to_refresh()
+        except Exception:  # noqa: BLE001 (the thread must outlive any defect; without a refresh it still answers)
+            _log.exception("Whether the context is due for a refresh could not be told.")
+            return None
+
+    def _refresh(self) -> None:
+        self._refresh_next = False
+        until_ns = time.monotonic_ns() + max(self._window_ns, _LEAST_SLICE_NS)
+
+        try:
+            self._session.refresh(
+                should_yield=lambda: self._stopping or bool(self._questions),
+                may_pause=lambda: (
+                    bool(self._errands) or (self._session.scene.pending > 0 and time.monotonic_ns() >= until_ns)
+                ),
+            )
+        except Exception:  # noqa: BLE001 (the thread must outlive any defect; the old context is still there)
+            _log.exception("Refreshing the context failed in a way nobody foresaw.")
+
+    def _run_errand(self, errand: _Errand) -> None:
+        try:
+            errand.work()
         except Exception:  # noqa: BLE001 (the thread must outlive any defect)
             _log.exception("An errand of the node failed in a way nobody foresaw.")
 
     def _process(self) -> None:
+        started_ns = time.monotonic_ns()
         try:
             changed = self._session.scene.process(max_calls=1)
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; diagnostics shows the growing count)
             _log.exception("Placing frames in the scene failed in a way nobody foresaw.")
             return
+        finally:
+            self._window_ns, self._refresh_next = time.monotonic_ns() - started_ns, True
         if changed:
             self._on_scene_changed()
 

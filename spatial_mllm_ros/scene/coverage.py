@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from spatial_mllm_ros.scene.content import GridState
 from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
 from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarsen, unpack_cells, voxel_centres
 
@@ -38,6 +39,21 @@ class CoverageIndex:
 
     def __contains__(self, frame_id: int) -> bool:
         return frame_id in self._fine
+
+    @classmethod
+    def restored(cls, grid: GridState, fine_keys: Mapping[int, np.ndarray]) -> CoverageIndex:
+        """The index as it was when ``state`` gave ``grid``, with these frames in it."""
+        index = cls(grid.voxel_size)
+        index._level = grid.level
+        for frame_id, keys in fine_keys.items():
+            index.add(frame_id, keys)
+        index._adds_since_measured = grid.frames_since_measured
+        return index
+
+    @property
+    def state(self) -> GridState:
+        """The grid, for ``restored``."""
+        return GridState(self.voxel_size_fine, self._level, self._adds_since_measured)
 
     @property
     def level(self) -> int:

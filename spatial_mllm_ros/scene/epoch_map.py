@@ -10,11 +10,13 @@ import numpy as np
 from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, ScaleSource
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.content import HeldAnchor, HeldFrame, SceneContent
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_points
 from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
 from spatial_mllm_ros.scene.records import PlacedFrame, Selection
 from spatial_mllm_ros.scene.selection import fill_up
+from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
 
 _FILL_LEVELS = 2  # how many levels finer frames are compared when the grid itself is exhausted
@@ -37,9 +39,17 @@ class EpochMap:
         epoch: its number.
         anchor_count: frames of which the full geometry is kept for the encoder.
         count: told a cause and a number of frames whenever frames are left out.
+        clock: where the time of placing and retiring frames is counted.
     """
 
-    def __init__(self, config: SceneConfig, epoch: int, anchor_count: int, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        config: SceneConfig,
+        epoch: int,
+        anchor_count: int,
+        count: Callable[[str, int], None],
+        clock: StageClock,
+    ) -> None:
         self.epoch = epoch
         self.revision = 0  #: grows with every change
         self.scale_source: ScaleSource | None = None
@@ -47,6 +57,7 @@ class EpochMap:
         self._config = config
         self._anchor_count = anchor_count
         self._count = count
+        self._clock = clock
         self._recent: dict[int, _Placed] = {}  # by stamp, oldest first
         self._keyframes: dict[int, _Placed] = {}  # by stamp, oldest first
         self._coverage: CoverageIndex | None = None
@@ -77,6 +88,10 @@ class EpochMap:
         """Whether this frame has geometry and is in the ring."""
         return stamp_ns in self._recent
 
+    def recent_stamps_ns(self) -> set[int]:
+        """The frames that have geometry and are in the ring."""
+        return set(self._recent)
+
     def records(self) -> list[PlacedFrame]:
         """Where all frames were taken, in time order."""
         return [replace(p.record, is_keyframe=p.record.stamp_ns in self._keyframes) for p in self._all()]
@@ -93,9 +108,10 @@ class EpochMap:
             self._count("scale", len(frames) - len(fitting))
         if not fitting:
             return 0
-        points = window_points(
-            [g for _, g in fitting], self._config.min_confidence_percentile, self._config.max_points_per_frame
-        )
+        with self._clock.running(Stage.VOXELISE):
+            points = window_points(
+                [g for _, g in fitting], self._config.min_confidence_percentile, self._config.max_points_per_frame
+            )
         seen = [(f, g, p) for (f, g), p in zip(fitting, points, strict=True) if len(p)]
         if len(seen) < len(fitting):
             self._count("no_points", len(fitting) - len(seen))
@@ -107,14 +123,17 @@ class EpochMap:
             size = self._config.voxel_size_m if metric else relative_voxel_size(np.concatenate([p for _, _, p in seen]))
             coverage = self._coverage = CoverageIndex(size)
             self.scale_source = source
-        for frame, geometry, part in seen:
-            keys = voxel_keys(part, coverage.voxel_size_fine)
-            coverage.add(frame.stamp_ns, keys)
+        with self._clock.running(Stage.VOXELISE):
+            keys_of = [voxel_keys(part, coverage.voxel_size_fine) for _, _, part in seen]
+        with self._clock.running(Stage.COVERAGE):
+            for (frame, _, _), keys in zip(seen, keys_of, strict=True):
+                coverage.add(frame.stamp_ns, keys)
+            coverage.follow_extent()
+        for (frame, geometry, _), keys in zip(seen, keys_of, strict=True):
             record = PlacedFrame(
                 frame.stamp_ns, geometry.scene_from_cam, geometry.intrinsics, geometry.scale_source, keys, False
             )
             self._recent[frame.stamp_ns] = _Placed(frame, record)
-        coverage.follow_extent()
         frame, geometry, _ = seen[-1]
         self._keep_anchor(Anchor(frame, geometry), coverage)
         self._newest_ns = frame.stamp_ns
@@ -123,11 +142,46 @@ class EpochMap:
 
     def retire_before(self, oldest_ns: int) -> None:
         """Frames older than ``oldest_ns`` have left the ring: they become keyframes or are let go."""
-        while self._recent:
-            stamp_ns = next(iter(self._recent))
-            if stamp_ns >= oldest_ns:
-                break
+        with self._clock.running(Stage.COVERAGE):
+            while self._recent:
+                stamp_ns = next(iter(self._recent))
+                if stamp_ns >= oldest_ns:
+                    break
+                self._retire(stamp_ns, self._recent.pop(stamp_ns))
+
+    def retire_all(self) -> None:
+        """No frame is in the ring any more."""
+        for stamp_ns in list(self._recent):
             self._retire(stamp_ns, self._recent.pop(stamp_ns))
+
+    def content(self, ring: Sequence[Frame], waiting: int) -> SceneContent:
+        """All that is known, with the frames of the ring that wait for nothing; ``take_over`` is the way back."""
+        records = {record.stamp_ns: replace(record, is_keyframe=False) for record in self.records()}
+        keyframes = [HeldFrame(p.frame, records[s], in_ring=False) for s, p in self._keyframes.items()]
+        return SceneContent(
+            epoch=self.epoch,
+            held=(*keyframes, *(HeldFrame(f, records.get(f.stamp_ns), in_ring=True) for f in ring)),
+            anchors=tuple(HeldAnchor(anchor, keys) for anchor, keys in self._anchors),
+            grid=None if self._coverage is None else self._coverage.state,
+            scale_source=self.scale_source,
+            newest_placed_ns=self._newest_ns,
+            waiting=waiting,
+        )
+
+    def take_over(self, content: SceneContent) -> None:
+        """Fills a new map with ``content``, which must keep to the bounds of the configuration."""
+        placed = [(h, _Placed(h.frame, h.placed)) for h in content.held if h.placed is not None]
+        self._recent = {p.record.stamp_ns: p for h, p in placed if h.in_ring}
+        self._keyframes = {p.record.stamp_ns: p for h, p in placed if not h.in_ring}
+        self.keyframe_bytes = sum(p.frame.nbytes for p in self._keyframes.values())
+        if content.grid is not None:
+            keys = {p.record.stamp_ns: p.record.fine_keys for _, p in placed}
+            self._coverage = CoverageIndex.restored(content.grid, keys)
+        self.scale_source = content.scale_source
+        anchors = content.anchors[-self._anchor_count :] if self._anchor_count else ()
+        self._anchors = [(h.anchor, h.fine_keys) for h in anchors]
+        self._newest_ns = content.newest_placed_ns
+        self.revision += 1
 
     def choose(self, stamps_ns: Sequence[int], k: int) -> Selection:
         """Selects min(k, n) of the n frames ``stamps_ns`` (in time order); those without geometry see nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,9 @@ class FrameIntake:
         self._counts: Counter[str] = Counter()
         self._epoch = 0
         self._newest: Frame | None = None
+        self._taken_over: frozenset[int] = frozenset()  # stamps of a loaded scene; empty outside its epoch
+        self._clock_unknown = False  # a scene was loaded, and no frame has come since
+        self._ring_set_aside = False
         self._encoding_from_ns: int | None = None
 
     def lease(self, height_px: int, width_px: int) -> np.ndarray:
@@ -76,14 +80,18 @@ class FrameIntake:
                 newest = 0 if self._newest is None else self._newest.stamp_ns
                 raise FrameRejectedError(
                     "stamp",
-                    f"The frame's stamp {frame.stamp_ns} ns is not later than the newest one, {newest} ns. "
-                    "Stamps must grow; two publishers on one topic or a repeated message break this.",
+                    f"The frame's stamp {frame.stamp_ns} ns is not later than the newest one, {newest} ns, or is one "
+                    "of the loaded scene. Stamps must grow; two publishers on one topic or a repeated message break "
+                    "this.",
                 )
             if refusal:
                 return False
             reason = self._reason_for_new_epoch(frame)
             if reason:
                 self._start_epoch(reason)
+            if self._clock_unknown and self._newest is not None and frame.stamp_ns <= self._newest.stamp_ns:
+                self._ring.clear()
+                self._ring_set_aside = True
             try:
                 evicted = self._ring.push(frame)
             except FrameRejectedError as err:
@@ -95,6 +103,7 @@ class FrameIntake:
                     self._counts["unprocessed"] += 1
             self._pending.append(frame)
             self._newest = frame
+            self._clock_unknown = False
             return True
 
     def start_epoch(self, reason: str) -> None:
@@ -102,11 +111,43 @@ class FrameIntake:
         with self._lock:
             self._start_epoch(reason)
 
+    def take_over(self, ring: Sequence[Frame], others: Sequence[Frame], reason: str) -> int:
+        """Starts an epoch with frames of an earlier run in the ring, oldest first; returns its number.
+
+        The clock of the new run has nothing to do with their stamps, so the next frame may have any stamp but one of
+        theirs: a stamp names a frame within its epoch. Where it is not later than all of theirs, they leave the ring,
+        whose order the new clock decides from then on.
+
+        Args:
+            ring: must keep to the bounds of the ring.
+            others: frames that are held beyond the ring; one at least, here or there.
+            reason: for the log.
+        """
+        with self._lock:
+            self._start_epoch(reason)
+            for frame in ring:
+                self._ring.push(frame)
+            self._newest = [*others, *ring][-1]
+            self._taken_over = frozenset(f.stamp_ns for f in [*others, *ring])
+            self._clock_unknown = True
+            return self._epoch
+
+    def ring_was_set_aside(self) -> bool:
+        """Whether the frames taken over have left the ring all at once since this was asked last."""
+        with self._lock:
+            was, self._ring_set_aside = self._ring_set_aside, False
+            return was
+
+    def newest(self) -> Frame | None:
+        """The newest frame of this epoch and this run; None when none has come."""
+        with self._lock:
+            return None if self._clock_unknown else self._newest
+
     def take_window(self, most: int) -> tuple[int, list[Frame]]:
         """The epoch, and the oldest waiting frames, up to ``most``, all of one size and camera; they wait no longer."""
         with self._lock:
             window: list[Frame] = []
-            while self._pending and len(window) < most and (not window or _alike(window[0], self._pending[0])):
+            while self._pending and len(window) < most and (not window or window[0].is_like(self._pending[0])):
                 window.append(self._pending.popleft())
             self._encoding_from_ns = window[0].stamp_ns if window else None
             return self._epoch, window
@@ -146,14 +187,14 @@ class FrameIntake:
                 ring_frames=len(self._ring),
                 ring_bytes=self._ring.nbytes,
                 pending=len(self._pending),
-                newest_stamp_ns=0 if self._newest is None else self._newest.stamp_ns,
+                newest_stamp_ns=0 if self._newest is None or self._clock_unknown else self._newest.stamp_ns,
                 counts=dict(self._counts),
             )
 
     def _refusal(self, stamp_ns: int) -> str:
-        if stamp_ns <= 0:
+        if stamp_ns <= 0 or stamp_ns in self._taken_over:
             return "stamp"
-        if self._newest is None:
+        if self._newest is None or self._clock_unknown:
             return ""
         step_ns = stamp_ns - self._newest.stamp_ns
         if step_ns < -self._config.time_jump_ns:
@@ -166,9 +207,9 @@ class FrameIntake:
         last = self._newest
         if last is None:
             return ""
-        if frame.stamp_ns < last.stamp_ns:
+        if frame.stamp_ns < last.stamp_ns and not self._clock_unknown:
             return f"the clock went back by {(last.stamp_ns - frame.stamp_ns) / 1e9:.3f} s"
-        if not _alike(frame, last) and frame.scene_from_cam is None:
+        if not frame.is_like(last) and frame.scene_from_cam is None:
             # without poses nothing ties the new camera to the old scene but the pictures themselves
             return (
                 f"the camera changed from {last.rgb.shape[1]}x{last.rgb.shape[0]} {last.camera_frame_id!r} to "
@@ -183,8 +224,6 @@ class FrameIntake:
         self._pending.clear()
         self._encoding_from_ns = None
         self._newest = None
+        self._taken_over = frozenset()
+        self._clock_unknown = self._ring_set_aside = False
         _log.warning("Epoch %d starts, all that was seen is forgotten: %s.", self._epoch, reason)
-
-
-def _alike(a: Frame, b: Frame) -> bool:
-    return a.rgb.shape == b.rgb.shape and a.camera_frame_id == b.camera_frame_id

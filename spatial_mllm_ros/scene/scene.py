@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from spatial_mllm_ros.encoders.base import FrameGeometry, GeometryEncoder, ReportsFault
+from spatial_mllm_ros.encoders.base import ChoosesPerEpoch, FrameGeometry, GeometryEncoder, ReportsFault
 from spatial_mllm_ros.errors import EncoderError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.content import SceneContent, refuse_what_does_not_fit
 from spatial_mllm_ros.scene.epoch_map import EpochMap
 from spatial_mllm_ros.scene.intake import FrameIntake
 from spatial_mllm_ros.scene.records import PlacedFrame, SceneStatus, Selection
+from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 
 _log = logging.getLogger(__name__)
 _FRAMES_IN_FLIGHT = 4  # being decoded, or just leased
@@ -43,7 +45,13 @@ class Scene:
         self._lock = threading.Lock()  # guards what follows; never held while the encoder runs
         self._last_encoder_error = ""
         self._cached: tuple[object, Selection, list[Frame]] | None = None
+        self._clock = StageClock()
         self._map = self._new_map(epoch=0)
+
+    @property
+    def encoder_name(self) -> str:
+        """Name of the encoder, for reports."""
+        return self._encoder.name
 
     # The camera's side
 
@@ -127,7 +135,8 @@ class Scene:
                 return 0
             anchors = current.anchors
         try:
-            geometries = self._encoder.encode(frames, anchors)
+            with self._clock.running(Stage.ENCODE):
+                geometries = self._encoder.encode(frames, anchors)
             _check(frames, geometries)
         except EncoderError as err:
             self._last_encoder_error = str(err)
@@ -148,6 +157,39 @@ class Scene:
             placed = current.place(frames, geometries)
             self._current_map()  # a frame may have left the ring while it was being encoded
             return placed
+
+    def content(self) -> SceneContent:
+        """All that is known at this moment but for the frames that wait; waits for a window that is being encoded."""
+        with self._working, self._lock:
+            while True:  # until no frame has left the ring, and no epoch has ended, between the two looks
+                current = self._current_map()
+                epoch, ring = self._intake.tried()
+                if epoch == current.epoch and current.recent_stamps_ns() <= {f.stamp_ns for f in ring}:
+                    return current.content(ring, waiting=self._intake.figures().pending)
+
+    def take_over(self, content: SceneContent, reason: str) -> int:
+        """Puts ``content`` in the place of all that is known, as a new epoch, and returns its number.
+
+        Its frames keep their stamps. New frames are placed by its anchors and by their own poses: the robot must go on
+        in the same frame of reference or, without poses, in view of what the anchors show.
+
+        Args:
+            content: of another scene, or of this one at another time.
+            reason: for the log.
+
+        Raises:
+            StorageError: ``settings``: it does not fit the configuration or the camera, or ``empty``; nothing has
+                changed then.
+        """
+        with self._working, self._lock:
+            refuse_what_does_not_fit(content, self.config, self._encoder.anchor_count, self._intake.newest())
+            taking = self._new_map(epoch=0)
+            taking.take_over(content)
+            taking.epoch = self._intake.take_over(content.ring, content.keyframes, reason)
+            self._map, self._cached, self._last_encoder_error = taking, None, ""
+            if isinstance(self._encoder, ChoosesPerEpoch):
+                self._encoder.forget_choice()
+            return taking.epoch
 
     # The readers' side
 
@@ -172,7 +214,8 @@ class Scene:
             key = (current.epoch, current.revision, tuple(f.stamp_ns for f in others))
             if self._cached is None or self._cached[0] != key:
                 frames = sorted([*placed, *others], key=lambda f: f.stamp_ns)
-                selection = current.choose([f.stamp_ns for f in frames], k)
+                with self._clock.running(Stage.SELECT):
+                    selection = current.choose([f.stamp_ns for f in frames], k)
                 chosen = set(selection.stamps_ns)
                 self._cached = (key, selection, [f for f in frames if f.stamp_ns in chosen])
             return self._cached[1], list(self._cached[2])
@@ -208,6 +251,10 @@ class Scene:
                 encoder_fault=self._encoder.fault if isinstance(self._encoder, ReportsFault) else "",
             )
 
+    def spent_ns(self) -> Mapping[Stage, int]:
+        """Nanoseconds spent per stage since the scene was made, of all epochs together."""
+        return self._clock.spent_ns()
+
     def placed(self) -> list[PlacedFrame]:
         """Where the frames held were taken, in time order."""
         with self._lock:
@@ -237,11 +284,13 @@ class Scene:
         if epoch != self._map.epoch:
             self._map = self._new_map(epoch)
             self._cached = None
+        if self._intake.ring_was_set_aside():
+            self._map.retire_all()
         self._map.retire_before(oldest_ns)
         return self._map
 
     def _new_map(self, epoch: int) -> EpochMap:
-        return EpochMap(self.config, epoch, self._encoder.anchor_count, self._intake.count)
+        return EpochMap(self.config, epoch, self._encoder.anchor_count, self._intake.count, self._clock)
 
 
 def _check(frames: Sequence[Frame], geometries: Sequence[FrameGeometry]) -> None:

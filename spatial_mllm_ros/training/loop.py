@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _SKIPPED_IN_A_ROW = 10
 _STATE_FILE = "state.pt"
+#: In a run's folder: ends the run after the step in work.
+STOP_FILE = "stop"
 
 
 class Stage(Protocol):
@@ -110,6 +112,9 @@ def train(
 ) -> nn.Module:
     """Trains to ``total`` optimiser steps, from the newest state where the run is resumed.
 
+    A file named ``stop`` in the run's folder ends it after the step in work, with a state; the caller then finishes the
+    checkpoint as it is. Without the file the run can be resumed.
+
     Args:
         folder: where it is written down; None in the processes beside the first, which write nothing.
 
@@ -139,6 +144,7 @@ def train(
                 "learning rates, or use --run.precision float32."
             )
         done = step + 1
+        stopped = _told_to_stop(run.out, accelerator)
         seconds = time.monotonic() - began_s
         measured = stage.after_step(done, total, model, accelerator)
         if folder is not None:
@@ -146,11 +152,22 @@ def train(
             row = {"step": done, **sums, "gradient_norm": norm, **rated, **stage.notes(), **measured}
             folder.log({**row, "seconds": round(seconds, 4)})
             bar.set_postfix(loss=f"{sums['loss']:.4f}")
-        if done == total or (run.save_every and done % run.save_every == 0):
+        if done == total or stopped or (run.save_every and done % run.save_every == 0):
             _save(model, optimiser, done, folder, run.keep_states, accelerator)
             if folder is not None:
                 draw_losses(folder.metrics(), folder.path / "loss.png", title=f"{stage.name}: {done} steps")
+        if stopped:
+            _LOG.warning("Stopped after step %d of %d: the run's folder holds a file named %s.", done, total, STOP_FILE)
+            break
     return model
+
+
+def _told_to_stop(out: Path, accelerator: Accelerator) -> bool:
+    """Whether the first process sees the file; all processes must end at the same step."""
+    seen = (out / STOP_FILE).exists()
+    if accelerator.num_processes == 1:
+        return seen
+    return int(accelerator.reduce(torch.tensor(int(seen), device=accelerator.device), "max")) > 0
 
 
 def _tell_deepspeed(accelerator: Accelerator, run: RunConfig, optimiser_config: OptimiserConfig) -> None:

@@ -174,7 +174,7 @@ def test_sensor_depth_and_poses_give_a_metric_selection(start_node, ros_client):
     )
     assert selections[-1].scale_source == "depth"
     assert selections[-1].header.frame_id == "map"
-    assert selections[-1].voxel_size >= 0.02
+    assert selections[-1].voxel_size >= np.float32(0.02)
 
 
 def test_frames_go_on_arriving_while_an_answer_is_generated(start_node, ros_client, camera):

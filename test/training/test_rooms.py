@@ -169,6 +169,15 @@ def test_a_run_on_rooms_broken_off_and_resumed_is_the_same_run(whole, start, tmp
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+def test_a_run_told_to_stop_finishes_with_what_it_has(whole, start, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "stop").touch()
+    finished = run_sft(sft_config(start, out))
+    assert rows(out) == rows(whole)[:1]
+    assert load_spatial_mllm(finished).identity.random_weights is False
+
+
 def test_geometry_trains_on_rooms(start, tmp_path):
     out = run_geometry(
         GeometryConfig(

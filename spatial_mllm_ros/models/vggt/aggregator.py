@@ -110,35 +110,69 @@ class Aggregator(nn.Module):
         Raises:
             ConfigurationError: no layer or an unknown one is asked for, or the grid does not fit the tokens.
         """
-        batch, frames, patches, dim = patch_tokens.shape
         if not layers or any(not 0 <= layer < self.config.depth for layer in layers):
             raise ConfigurationError(
                 f"Layers {list(layers)} of the aggregator were asked for; name some of 0 to {self.config.depth - 1}."
             )
-        if patches != grid[0] * grid[1]:
-            raise ConfigurationError(f"A grid of {grid[0]}x{grid[1]} patches does not fit {patches} patch tokens.")
-        first_and_others = torch.cat((self.camera_token, self.register_token), dim=2)  # [1, 2, patch_start, D]
-        which = torch.arange(frames, device=patch_tokens.device).clamp(max=1)  # 0, 1, 1, ...
-        special = first_and_others[:, which].expand(batch, -1, -1, -1)
-        tokens = torch.cat((special, patch_tokens), dim=2)  # [B, S, P, D]
-        rope_of_frame = rope_tables(
-            grid,
-            special_tokens=self.patch_start,
-            head_dim=dim // self.config.heads,
-            base=self.config.rope_base,
-            dtype=tokens.dtype,
-            device=tokens.device,
-        )
-        rope_of_all = rope_of_frame.repeated(frames)
+        run = TrunkPass(self, patch_tokens, grid)
         kept: dict[int, Tensor] = {}
         for layer in range(max(layers) + 1):
-            within = self.frame_blocks[layer](tokens.flatten(0, 1), rope_of_frame).unflatten(0, (batch, frames))
-            across = self.global_blocks[layer](within.flatten(1, 2), rope_of_all)
-            tokens = across.unflatten(1, (frames, -1))
+            run.step()
             if layer in layers:
-                kept[layer] = torch.cat((within, tokens), dim=-1)
+                kept[layer] = run.output()
         return kept
 
     def forward(self, images: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """``trunk(embed(images))``: images [B, S, 3, H, W] in [0, 1] -> layer -> tokens [B, S, P, 2 D]."""
         return self.trunk(self.embed(images), self.grid_of(images), layers)
+
+
+class TrunkPass:
+    """Alternating attention, layer by layer: a pass that is left between two blocks can go on from there later.
+
+    Args:
+        aggregator: whose blocks.
+        patch_tokens: [B, S, N, D], as ``Aggregator.embed`` gives them.
+        grid: rows and columns of patches, rows * columns = N.
+
+    Raises:
+        ConfigurationError: the grid does not fit the tokens.
+    """
+
+    def __init__(self, aggregator: Aggregator, patch_tokens: Tensor, grid: tuple[int, int]) -> None:
+        _, frames, patches, dim = patch_tokens.shape
+        if patches != grid[0] * grid[1]:
+            raise ConfigurationError(f"A grid of {grid[0]}x{grid[1]} patches does not fit {patches} patch tokens.")
+        # [1, 2, patch_start, D]
+        first_and_others = torch.cat((aggregator.camera_token, aggregator.register_token), dim=2)
+        which = torch.arange(frames, device=patch_tokens.device).clamp(max=1)  # 0, 1, 1, ...
+        special = first_and_others[:, which].expand(patch_tokens.shape[0], -1, -1, -1)
+        self._aggregator = aggregator
+        self._tokens = torch.cat((special, patch_tokens), dim=2)  # [B, S, P, D]
+        self._within: Tensor | None = None  # of the frame block whose global block has not run yet
+        self._last_within = self._tokens
+        self._rope_of_frame = rope_tables(
+            grid,
+            special_tokens=aggregator.patch_start,
+            head_dim=dim // aggregator.config.heads,
+            base=aggregator.config.rope_base,
+            dtype=self._tokens.dtype,
+            device=self._tokens.device,
+        )
+        self._rope_of_all = self._rope_of_frame.repeated(frames)
+        self.layers_done = 0
+
+    def step(self) -> None:
+        """One more layer: its frame block, unless that has run already, and its global block."""
+        batch, frames = self._tokens.shape[:2]
+        if self._within is None:
+            frame_block = self._aggregator.frame_blocks[self.layers_done]
+            self._within = frame_block(self._tokens.flatten(0, 1), self._rope_of_frame).unflatten(0, (batch, frames))
+        across = self._aggregator.global_blocks[self.layers_done](self._within.flatten(1, 2), self._rope_of_all)
+        self._tokens = across.unflatten(1, (frames, -1))
+        self._last_within, self._within = self._within, None
+        self.layers_done += 1
+
+    def output(self) -> Tensor:
+        """[B, S, P, 2 D] of the layer done last: its frame block beside its global block."""
+        return torch.cat((self._last_within, self._tokens), dim=-1)

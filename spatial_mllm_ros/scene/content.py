@@ -1,0 +1,131 @@
+"""All that a scene knows at one moment, as plain values: what is saved, and what another scene can take over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spatial_mllm_ros.encoders.base import Anchor, ScaleSource
+from spatial_mllm_ros.errors import StorageError
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.records import PlacedFrame
+
+
+@dataclass(frozen=True, eq=False)
+class HeldFrame:
+    """A frame and where it was taken.
+
+    Attributes:
+        placed: None for a frame in the ring that the encoder could not place.
+        in_ring: among the most recent frames; otherwise it is a keyframe.
+    """
+
+    frame: Frame
+    placed: PlacedFrame | None
+    in_ring: bool
+
+
+@dataclass(frozen=True, eq=False)
+class HeldAnchor:
+    """An anchor for the next window, with the voxels that it sees on the finest grid (int64 [n], ascending)."""
+
+    anchor: Anchor
+    fine_keys: np.ndarray
+
+
+@dataclass(frozen=True)
+class GridState:
+    """The grid of a scene with geometry.
+
+    Attributes:
+        voxel_size: edge of a fine voxel; metres unless the scene's scale source is ``MODEL``.
+        level: the present grid's voxels are 2^level fine voxels long.
+        frames_since_measured: frames that came since the extent, which the level follows, was measured.
+    """
+
+    voxel_size: float
+    level: int
+    frames_since_measured: int
+
+
+@dataclass(frozen=True, eq=False)
+class SceneContent:
+    """What a scene holds; its arrays and frames are shared with the scene and not changed by anybody.
+
+    Attributes:
+        epoch: in which it was seen.
+        held: keyframes first, then the frames in the ring, each in the order in which they came.
+        anchors: for the next window, oldest first.
+        grid, scale_source: None while no frame has geometry.
+        newest_placed_ns: newest frame with geometry; 0 when there is none.
+        waiting: frames that wait for the encoder; these are not in ``held``.
+    """
+
+    epoch: int
+    held: tuple[HeldFrame, ...] = ()
+    anchors: tuple[HeldAnchor, ...] = ()
+    grid: GridState | None = None
+    scale_source: ScaleSource | None = None
+    newest_placed_ns: int = 0
+    waiting: int = 0
+
+    @property
+    def ring(self) -> list[Frame]:
+        """The frames in the ring, oldest first."""
+        return [h.frame for h in self.held if h.in_ring]
+
+    @property
+    def keyframes(self) -> list[Frame]:
+        """The frames beyond the ring."""
+        return [h.frame for h in self.held if not h.in_ring]
+
+
+def refuse_what_does_not_fit(
+    content: SceneContent, config: SceneConfig, anchor_count: int, newest: Frame | None
+) -> None:
+    """Checks that a scene of these settings can hold ``content`` whole and go on with it.
+
+    Args:
+        anchor_count: of the encoder.
+        newest: the newest frame of the running camera; None when none has come.
+
+    Raises:
+        StorageError: ``settings``, with every setting that has to be changed; ``empty``.
+    """
+    if not content.held:
+        raise StorageError("empty", "The saved scene holds no frame; use another one.")
+    ring, keyframes = content.ring, content.keyframes
+    needed = {
+        "buffer.capacity": (len(ring), config.ring_frames, "frames"),
+        "buffer.max_bytes": (sum(f.nbytes for f in ring), config.ring_bytes, "bytes"),
+        "buffer.keyframe_capacity": (len(keyframes), config.keyframes, "frames"),
+        "buffer.keyframe_max_bytes": (sum(f.nbytes for f in keyframes), config.keyframe_bytes, "bytes"),
+    }
+    wrong = [
+        f"It holds {least} {unit} for which {name} is {allowed}; set that to {least} at least."
+        for name, (least, allowed, unit) in needed.items()
+        if least > allowed
+    ]
+    metric = content.scale_source not in (None, ScaleSource.MODEL)
+    if content.grid is not None and metric and content.grid.voxel_size != config.voxel_size_m:
+        wrong.append(
+            f"Its finest voxel is {content.grid.voxel_size} m and selection.voxel_size_m is {config.voxel_size_m}; set "
+            f"that to {content.grid.voxel_size}."
+        )
+    wrong += _other_camera(content.held[-1].frame, newest)
+    if content.grid is not None and anchor_count and not content.anchors:
+        wrong.append(
+            "It holds no anchors, which this encoder needs to place new frames; save it with encoder.anchors above 0."
+        )
+    if wrong:
+        raise StorageError("settings", " ".join(["The saved scene does not fit the running one.", *wrong]))
+
+
+def _other_camera(saved: Frame, running: Frame | None) -> list[str]:
+    """As while it runs: another camera that has no pose is tied to the scene by nothing."""
+    if running is None or running.scene_from_cam is not None or running.is_like(saved):
+        return []
+    sizes = [f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]} {frame.camera_frame_id!r}" for frame in (saved, running)]
+    return [f"It was seen by a camera {sizes[0]} and the present one is {sizes[1]}, without poses; use that camera."]

@@ -1,0 +1,294 @@
+"""The worker's thread: what goes before what, and that nothing starves. Real threads, awaited conditions."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from spatial_mllm_ros.answering.answer import Status
+from spatial_mllm_ros.answering.context import ContextConfig, WarmContext
+from spatial_mllm_ros.answering.model import Generation
+from spatial_mllm_ros.answering.question import Question
+from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
+from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
+from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.ros.worker import SessionWorker
+from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.scene import Scene
+
+SECOND_NS = 1_000_000_000
+PATIENCE_S = 30.0
+
+
+class Gate:
+    """Something that happens in the worker's thread: the test waits until it is there, and lets it go on."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def pass_through(self):
+        self.reached.set()
+        assert self.open.wait(PATIENCE_S)
+
+
+class LoggingModel:
+    """Writes down what it is asked for; a context takes ``steps`` steps, between which it can be left."""
+
+    identity = ModelIdentity("logging", "0" * 64, "none", "none", True)
+
+    def __init__(self, steps=3):
+        self.steps = steps
+        self.log = []
+        self.on_step = lambda: None
+        self.on_question = lambda: None
+        self.begun = ((), 0)
+
+    def prepare(self, frames, *, epoch, should_yield, may_pause=lambda: False):
+        stamps = tuple(frame.stamp_ns for frame in frames)
+        done = self.begun[1] if self.begun[0] == stamps else 0
+        while done < self.steps:
+            self.on_step()
+            if should_yield():
+                self.log.append("refresh left")
+                return None
+            done += 1
+            self.begun = (stamps, done)
+            if done < self.steps and may_pause():
+                self.log.append("refresh paused")
+                return None
+        self.begun = ((), 0)
+        self.log.append(("context", stamps))
+        return WarmContext(epoch, stamps, self.identity.sha256, time.monotonic_ns(), prefix=None)
+
+    def generate(self, question, context, *, should_stop, on_text=None):
+        self.on_question()
+        self.log.append(question.text)
+        return Generation("3", 0.5, True, question.text, 1)
+
+
+class LoggingEncoder(FakeGeometryEncoder):
+    """Writes down every window."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+        self.on_window = lambda: None
+
+    def encode(self, frames, anchors):
+        self.log.append("window")
+        self.on_window()
+        return super().encode(frames, anchors)
+
+
+class Stage:
+    """A worker over a small scene, and the camera of the test."""
+
+    def __init__(self, model, **config):
+        self.model = model
+        self.encoder = LoggingEncoder(model.log)
+        self.scene = Scene(SceneConfig(selected_frames=3, ring_frames=3, keyframes=0, rate_hz=0.0), self.encoder)
+        self.session = SpatialSession(self.scene, model, ContextConfig(**{"refresh_interval_s": 0.0, **config}))
+        self.answers = {}
+        self._answered = threading.Condition()
+        self._shown = 0
+        self.worker = None
+
+    def start(self):
+        self.worker = SessionWorker(
+            self.session,
+            queue_size=10,
+            max_view_age_ns=10**18,
+            now_stamp_ns=lambda: 1,
+            on_scene_changed=lambda: None,
+        )
+
+    def show(self, count=1):
+        for _ in range(count):
+            self._shown += 1
+            rgb = np.full((30, 42, 3), self._shown % 256, np.uint8)
+            self.scene.add(Frame(stamp_ns=self._shown * SECOND_NS, rgb=rgb))
+        if self.worker is not None:
+            self.worker.frame_added()
+
+    def ask(self, text, **options):
+        def done(answer):
+            with self._answered:
+                self.answers[text] = answer
+                self._answered.notify_all()
+
+        self.worker.submit(Inquiry(Question(text), time.monotonic_ns(), **options), done)
+
+    def answer(self, text):
+        with self._answered:
+            assert self._answered.wait_for(lambda: text in self.answers, PATIENCE_S), f"no answer to {text!r}"
+            return self.answers[text]
+
+    def until(self, condition):
+        """Polls: what is awaited happens in the worker's thread, which tells nobody."""
+        end_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end_s, f"it never happened; the log is {self.model.log}"
+            threading.Event().wait(0.002)
+
+
+@pytest.fixture
+def stage():
+    stages = []
+
+    def make(model=None, **config):
+        stages.append(Stage(model or LoggingModel(), **config))
+        return stages[-1]
+
+    yield make
+    for made in stages:
+        if made.worker is not None:
+            made.worker.close()
+
+
+def test_the_context_is_made_in_the_background_and_the_first_question_is_warm(stage):
+    running = stage()
+    running.start()
+    running.show(3)
+    running.until(lambda: running.session.context is not None and len(running.session.context.stamps_ns) == 3)
+    running.ask("How many chairs?")
+    assert running.answer("How many chairs?").context == "warm"
+
+
+def test_a_question_preempts_a_refresh_which_goes_on_after_it(stage):
+    model = LoggingModel()
+    running = stage(model)
+    running.show(3)
+    running.scene.process()
+    running.session.refresh()
+    old = running.session.context.stamps_ns
+    running.show(1)  # a third of the evidence changes: near enough to answer, enough to refresh
+    running.scene.process()
+    gate = Gate()
+    model.on_step = gate.pass_through
+    model.log.clear()
+    running.start()
+    assert gate.reached.wait(PATIENCE_S)  # the refresh is under way
+    running.ask("How many chairs?")
+    gate.open.set()
+    answer = running.answer("How many chairs?")
+    assert (answer.status, answer.context, answer.evidence_stamps_ns) == (Status.OK, "warm", old)
+    running.until(lambda: running.session.context.stamps_ns != old)
+    new = running.scene.select().stamps_ns
+    assert model.log == ["refresh left", "How many chairs?", ("context", new)]
+
+
+def test_questions_are_answered_in_order_before_the_windows_and_these_before_the_refresh(stage):
+    model = LoggingModel()
+    running = stage(model)
+    gate = Gate()
+    running.show(1)
+    running.scene.process()
+    model.log.clear()
+    model.on_question = gate.pass_through
+    running.session.refresh()
+    running.start()
+    running.ask("first")
+    assert gate.reached.wait(PATIENCE_S)
+    running.show(2)
+    running.ask("second")
+    running.ask("third")
+    gate.open.set()
+    running.until(lambda: ("context", running.scene.select().stamps_ns) in model.log and not running.scene.pending)
+    said = [entry for entry in model.log if isinstance(entry, str) and entry != "refresh paused"]
+    assert said[:4] == ["first", "second", "third", "window"]
+
+
+def test_an_endless_stream_of_frames_does_not_starve_the_refresh_nor_the_refresh_the_frames(stage):
+    """Every window brings the next frames at once, so that there is always one to encode."""
+    model = LoggingModel(steps=6)
+    running = stage(model, usable_share=1.0)
+    streaming = threading.Event()
+    streaming.set()
+
+    def next_frames():
+        if streaming.is_set():
+            running.show(1)
+
+    running.encoder.on_window = next_frames
+    clock = {"slices": 0}
+
+    def slow_step():
+        clock["slices"] += 1
+        threading.Event().wait(0.03)  # two of them are longer than a slice
+
+    model.on_step = slow_step
+    running.show(1)
+    running.start()
+    contexts = lambda: [entry for entry in list(model.log) if entry[0] == "context"]  # noqa: E731
+    running.until(lambda: len(contexts()) >= 2)
+    streaming.clear()
+    log = list(model.log)
+    assert log.count("refresh paused") >= 2
+    paused = [index for index, entry in enumerate(log[:-1]) if entry == "refresh paused"]
+    assert all(log[index + 1] == "window" for index in paused)  # they take turns
+    between = log[log.index(contexts()[0]) : log.index(contexts()[1])]
+    assert between.count("window") >= 2
+
+
+def test_closing_ends_a_refresh_in_the_middle_and_answers_who_waits(stage):
+    model = LoggingModel(steps=10**9)
+    running = stage(model)
+    running.show(3)
+    reached = threading.Event()
+    model.on_step = reached.set
+    running.start()
+    assert reached.wait(PATIENCE_S)
+    running.worker.close()
+    assert not running.worker._thread.is_alive()
+    running.ask("too late?")
+    assert running.answer("too late?").status is Status.CANCELLED
+
+
+def test_a_refresh_that_fails_in_a_way_nobody_foresaw_costs_no_answer_and_is_not_repeated_at_once(stage):
+    model = LoggingModel()
+    running = stage(model)
+    failed = []
+
+    def broken():
+        failed.append(1)
+        raise ZeroDivisionError
+
+    model.on_step = broken
+    running.show(3)
+    running.scene.process()
+    running.start()
+    running.until(lambda: failed)
+    model.on_step = lambda: None
+    running.ask("still there?")
+    assert running.answer("still there?").status is Status.OK
+    assert len(failed) == 1
+
+
+def test_an_errand_of_the_node_does_not_wait_for_a_whole_refresh(stage):
+    model = LoggingModel()
+    running = stage(model)
+    running.show(3)
+    running.scene.process()
+    gate = Gate()
+    model.on_step = gate.pass_through
+    running.start()
+    assert gate.reached.wait(PATIENCE_S)
+    running.worker.do(lambda: model.log.append("errand"))
+    gate.open.set()
+    running.until(lambda: "errand" in model.log and running.session.context is not None)
+    log = model.log
+    assert log.index("errand") < next(i for i, entry in enumerate(log) if entry[0] == "context")
+
+
+def test_the_end_of_an_epoch_frees_the_context_also_when_nobody_asks(stage):
+    running = stage()
+    running.show(3)
+    running.start()
+    running.until(lambda: running.session.keeper._current is not None)
+    running.scene.start_epoch("a test")
+    running.worker.frame_added()
+    running.worker.do(lambda: None)
+    running.until(lambda: running.session.keeper._current is None)
