@@ -1,8 +1,12 @@
 """Fixtures that every test may use."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+
+from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
 
 
 def _beside_the_project(name: str) -> Path:
@@ -16,6 +20,25 @@ def _beside_the_project(name: str) -> Path:
 def golden_dir() -> Path:
     """Reference outputs of the published implementations."""
     return _beside_the_project("golden")
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model, small and quick, whose text means nothing."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "random-tiny"
+    write_random_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights, said to be trained with frames of 112x84 pixels: the quickest complete model."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "random-small"
+    shutil.copytree(random_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["pixel_budget"] = {"min_px": 112 * 84, "max_px": 112 * 84, "pil_resize": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.fixture(scope="session")

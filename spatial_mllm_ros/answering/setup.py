@@ -22,6 +22,10 @@ from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
+_SMALL_BYTES = 1 << 28  # of weights
+_CAMERA_PX = 480, 640  # height, width of the camera that default sizes are made for
+_PUBLISHED_WIDTH_PX = 518  # at which the published VGGT was trained
+
 
 @dataclass(frozen=True)
 class SessionConfig:
@@ -34,7 +38,8 @@ class SessionConfig:
         max_new_tokens: longest answer.
         encoder_window: new frames per call of the spatial encoder; not used with sensor depth and poses.
         encoder_anchors: known frames per call, which tie a window to the scene.
-        encoder_image_width_px: width at which the spatial encoder sees frames for the scene.
+        encoder_image_width_px: width at which the spatial encoder sees frames for the scene; 0: what a 640x480 camera
+            becomes in the checkpoint's pixel budget, 518 where its config.json has none.
         encoder_backend: what runs the spatial encoder, for the scene and for the language model; see
             ``engines.choose.BACKENDS``.
         encoder_exports: folder of exports; "" for the usual one.
@@ -48,7 +53,7 @@ class SessionConfig:
     max_new_tokens: int = 64
     encoder_window: int = 6
     encoder_anchors: int = 2
-    encoder_image_width_px: int = 518
+    encoder_image_width_px: int = 0
     encoder_backend: str = "auto"
     encoder_exports: str = ""
     scene: SceneConfig = field(default_factory=SceneConfig)
@@ -68,6 +73,7 @@ def open_session(config: SessionConfig) -> SpatialSession:
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 2) // 2))
     loaded, device = load_checkpoint(config.checkpoint, config.device)
 
+    width_px = config.encoder_image_width_px or encoder_width_px(loaded)
     chain = open_backends(loaded.model.spatial_encoder, loaded.identity.sha256, backend_config)
     if chain.has_engines:  # torch alone is left to the model, which then keeps its frames' tokens and can be left
         loaded.model.take_last_layer_from(chain.last_layer)
@@ -76,7 +82,7 @@ def open_session(config: SessionConfig) -> SpatialSession:
         return VggtGeometryEncoder(
             chain,
             device=device,
-            image_width_px=config.encoder_image_width_px,
+            image_width_px=width_px,
             window_size=config.encoder_window,
             anchor_count=config.encoder_anchors,
             unit_m=loaded.spatial_unit_m,
@@ -101,7 +107,23 @@ def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, st
         ConfigurationError: an unknown device, or CUDA is asked for and absent.
     """
     used = _device(device)
-    return (load_spatial_mllm(Path(checkpoint), device=used) if checkpoint else _in_the_box(used)), used
+    return (_load(Path(checkpoint), used) if checkpoint else _in_the_box(used)), used
+
+
+def _load(folder: Path, device: str) -> LoadedSpatialMllm:
+    """CPUs are several times slower in half precision, and a small model in float32 costs no memory worth saving."""
+    small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= _SMALL_BYTES
+    return load_spatial_mllm(folder, device=device, dtype=torch.float32 if small and device == "cpu" else None)
+
+
+def encoder_width_px(loaded: LoadedSpatialMllm) -> int:
+    """The long side at which the spatial encoder of a checkpoint sees frames, if nothing else is asked for.
+
+    A budget in config.json says what the weights were trained with; without one they are the published VGGT's.
+    """
+    if "pixel_budget" not in loaded.config:
+        return _PUBLISHED_WIDTH_PX
+    return max(loaded.budget.size_px(*_CAMERA_PX))
 
 
 def _device(name: str) -> str:

@@ -46,6 +46,10 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
         "combined space.",
     ),
 )
+# A question's line breaks are spaces by the time it is asked; in these forms the second sentence is a line of its own.
+_SECOND_LINES = re.compile(
+    r"(?<=\?) (?=An object is to my back if I would have to turn |The directions refer to the quadrants of )"
+)
 
 
 def benchmark_wording(text: str) -> str:
@@ -55,4 +59,4 @@ def benchmark_wording(text: str) -> str:
         if match:
             groups = [group for group in match.groups() if group]
             return form.format(**dict(zip("ab", groups, strict=False)))
-    return text
+    return _SECOND_LINES.sub("\n", text)

@@ -70,29 +70,58 @@ def class_guesser(past: Sequence[SceneQuestion]) -> Guess:
     return guess
 
 
+def held_out_guesses(questions: Sequence[SceneQuestion], make: Callable[[Sequence[SceneQuestion]], Guess]) -> list[str]:
+    """A guess for each question; ``make`` learns from one half of the scenes to guess for the other, both ways."""
+    halves = _halves(questions)
+    guessers = [make([questions[n] for n in half]) for half in halves]
+    guesses = [""] * len(questions)
+    for half, guess in zip(halves, reversed(guessers), strict=True):
+        for n in half:
+            guesses[n] = guess(questions[n])
+    return guesses
+
+
+def chance_scores(questions: Sequence[SceneQuestion]) -> list[float]:
+    """The expected score, 0..1, of a random letter; for numbers, of a random truth of the type from the other half."""
+    halves = _halves(questions)
+    expected = [0.0] * len(questions)
+    for half, other in zip(halves, reversed(halves), strict=True):
+        past = _grouped([questions[n] for n in other])
+        for n in half:
+            question = questions[n]
+            if question.options:
+                expected[n] = 1.0 / len(question.options)
+            elif drawn := past.get(_key(question)):
+                expected[n] = float(np.mean([score(question, other_question.truth) for other_question in drawn]))
+    return expected
+
+
 def blind_scores(questions: Sequence[SceneQuestion]) -> dict[str, dict[str, float]]:
     """Per type the number of questions and the score of each guesser, 0..100.
 
     Guessers learn from the answers in one half of the scenes and are scored on the other half, and the other way
     round. ``chance`` is a random letter; it has no meaning for numbers.
     """
-    halves: tuple[list[SceneQuestion], list[SceneQuestion]] = ([], [])
-    for question in questions:
-        halves[zlib.crc32(question.scene.encode()) % 2].append(question)
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     makers = {"constant": constant_guesser, "median": median_guesser, "class prior": class_guesser}
-    for past, asked in (halves, halves[::-1]):
-        guessers = {name: make(past) for name, make in makers.items()}
-        for question in asked:
-            row = scores[question.type.value]
-            for name, guess in guessers.items():
-                row[name].append(score(question, guess(question)))
-            if question.options:
-                row["chance"].append(1.0 / len(question.options))
+    for name, make in makers.items():
+        for question, guess in zip(questions, held_out_guesses(questions, make), strict=True):
+            scores[question.type.value][name].append(score(question, guess))
+    for question in questions:
+        if question.options:
+            scores[question.type.value]["chance"].append(1.0 / len(question.options))
     return {
         kind: {"questions": float(len(row["constant"]))} | {name: 100.0 * float(np.mean(v)) for name, v in row.items()}
         for kind, row in sorted(scores.items())
     }
+
+
+def _halves(questions: Sequence[SceneQuestion]) -> tuple[list[int], list[int]]:
+    """Positions of the questions about two halves of the scenes."""
+    halves: tuple[list[int], list[int]] = ([], [])
+    for n, question in enumerate(questions):
+        halves[zlib.crc32(question.scene.encode()) % 2].append(n)
+    return halves
 
 
 def _key(question: SceneQuestion) -> tuple[QuestionType, int]:

@@ -9,12 +9,19 @@ from spatial_mllm_ros.answering.setup import SessionConfig, open_session
 from spatial_mllm_ros.datasets.sources import FrameSource
 from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.evaluation.coverage_figures import CoverageFigures, coverage_figures
-from spatial_mllm_ros.evaluation.picture import ContactFrame, write_picture
+from spatial_mllm_ros.evaluation.picture import ContactFrame, KnownScene, write_picture
 from spatial_mllm_ros.evaluation.scene_recorder import SceneRecorder
 from spatial_mllm_ros.scene.config import SceneConfig
 
 
-def write_live_picture(path: Path, source: FrameSource, gains: Mapping[int, int], checkpoint: str) -> CoverageFigures:
+def write_live_picture(
+    path: Path,
+    source: FrameSource,
+    gains: Mapping[int, int],
+    checkpoint: str,
+    *,
+    known: KnownScene | None = None,
+) -> CoverageFigures:
     """Draws the contact sheet and the coverage map of a selection that a node has published.
 
     The recording is placed in a scene of its own, every frame of it, so that the comparison is over all that could have
@@ -25,6 +32,7 @@ def write_live_picture(path: Path, source: FrameSource, gains: Mapping[int, int]
         source: the recording that was played, with its own stamps.
         gains: the node's selection: stamp of the recording -> voxels that this frame added.
         checkpoint: the node's; its spatial encoder places the frames where the recording has no depth.
+        known: what is known of the scene; in the recording's scene frame, so without effect where it has no poses.
 
     Raises:
         SourceError: the recording has none of the selected frames, or none of its frames could be placed.
@@ -56,5 +64,6 @@ def write_live_picture(path: Path, source: FrameSource, gains: Mapping[int, int]
         fine_voxel_size=recorder.fine_voxel_size,
         title=f"{source.name}: what the node's {len(selected)} of {len(recorder.seen)} frames show of the scene",
         first_stamp_ns=first_stamp_ns,
+        known=known,
     )
     return figures

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in a grey print.
 NEITHER, BOTH, SELECTED, UNIFORM, PATH = "#ececec", "#b4b4b4", "#0072b2", "#e69f00", "#333333"
+TRUTH = "#b03060"
 # Layout, in inches: the contact sheet on the left, the map on the right.
 _SHEET_WIDTH, _MAP_WIDTH, _HEIGHT, _TITLE, _CAPTION, _GAP = 9.4, 7.9, 8.4, 0.45, 0.27, 0.12
+_NOTE = 0.24  # height of a line of text below
 _SHEET_HEIGHT = _HEIGHT - _TITLE - _GAP
 _SNAP_DEG = 25.0  # a scene whose vertical is within this of an axis is drawn along its own axes
 
@@ -33,6 +35,21 @@ class ContactFrame:
     stamp_ns: int
     rgb: np.ndarray
     gain: int
+
+
+@dataclass(frozen=True, eq=False)
+class KnownScene:
+    """What is drawn of a scene whose truth is known, all in its scene frame.
+
+    Attributes:
+        outlines: walls of each room on the floor, float64 [K, 3].
+        things: name and corners of the base, float64 [4, 3], of the things that were asked about.
+        notes: lines of text below the picture.
+    """
+
+    outlines: Sequence[np.ndarray] = ()
+    things: Sequence[tuple[str, np.ndarray]] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +100,7 @@ def write_picture(
     fine_voxel_size: float,
     title: str,
     first_stamp_ns: int,
+    known: KnownScene | None = None,
 ) -> None:
     """Writes the picture as PNG; the same input gives the same bytes.
 
@@ -92,6 +110,7 @@ def write_picture(
         figures: what ``coverage_figures`` said of the same frames.
         fine_voxel_size: edge length of the finest voxels, as in ``coverage_figures``.
         first_stamp_ns: where the times in the captions count from.
+        known: what is known of the scene, to be drawn into the map and below the picture.
 
     Raises:
         ConfigurationError: nothing was selected or seen.
@@ -102,14 +121,23 @@ def write_picture(
     from matplotlib.figure import Figure
 
     width = _SHEET_WIDTH + 2 * _GAP + _MAP_WIDTH
-    figure = Figure(figsize=(width, _HEIGHT), dpi=110, facecolor="white")
+    known = known or KnownScene()
+    below = _NOTE * (len(known.notes) + 1) if known.notes else 0.0
+    height = _HEIGHT + below
+    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
     ratios = (width - _MAP_WIDTH, _MAP_WIDTH)
-    sheet, plan = figure.subfigures(1, 2, squeeze=False, width_ratios=ratios, wspace=0.0)[0]
-    figure.suptitle(title, fontsize=15, x=_GAP / width, y=1 - 0.1 / _HEIGHT, ha="left", va="top")
+    upper = (
+        figure.subfigures(2, 1, squeeze=False, height_ratios=(_HEIGHT, below), hspace=0.0)[0, 0] if below else figure
+    )
+    sheet, plan = upper.subfigures(1, 2, squeeze=False, width_ratios=ratios, wspace=0.0)[0]
+    figure.suptitle(title, fontsize=15, x=_GAP / width, y=1 - 0.1 / height, ha="left", va="top")
+    for number, line in enumerate(known.notes):
+        figure.text(_GAP / width, (below - _NOTE * (number + 0.5)) / height, line, fontsize=10, va="center", ha="left")
     _draw_contact_sheet(sheet, contact, first_stamp_ns)
     axes = plan.add_axes((0.085, 0.2, 0.895, 0.7))
-    _draw_map(axes, contact, seen, figures, fine_voxel_size)
+    _draw_map(axes, contact, seen, figures, fine_voxel_size, with_truth=bool(known.outlines or known.things))
+    _draw_known(axes, known, map_plane([frame.scene_from_cam for frame in seen]))
     part = path.with_name(path.name + ".part")
     figure.savefig(part, format="png", metadata={"Software": None})
     part.replace(path)
@@ -199,6 +227,8 @@ def _draw_map(
     seen: Sequence[SeenFrame],
     figures: CoverageFigures,
     fine_voxel_size: float,
+    *,
+    with_truth: bool,
 ) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -223,7 +253,20 @@ def _draw_map(
         Line2D([], [], color=SELECTED, marker="o", ls="", ms=8, mec="white", label="selected camera"),
         Line2D([], [], color=UNIFORM, marker="s", ls="", ms=6, mec="white", label="uniform camera"),
     ]
+    if with_truth:
+        handles.append(Line2D([], [], color=TRUTH, lw=1.4, label="true walls, things asked about"))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9, frameon=False)
+
+
+def _draw_known(axes: Axes, known: KnownScene, plane: MapPlane) -> None:
+    for corners in (*known.outlines, *(base for _, base in known.things)):
+        closed = np.concatenate([corners, corners[:1]])
+        axes.plot(closed @ plane.across, closed @ plane.along, color=TRUTH, lw=1.4, zorder=3)
+    for name, base in known.things:
+        middle = base.mean(axis=0)
+        at = (middle @ plane.across, middle @ plane.along)
+        behind = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+        axes.annotate(name, at, color=TRUTH, fontsize=9, ha="center", va="center", zorder=8, bbox=behind)
 
 
 def _columns_from_above(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import spatial_mllm_ros
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.models.shipped import PACKAGE, installed_share
 
-PACKAGE = "spatial_mllm_ros"
 #: Fast DDS 3 (ROS Kilted and later) reads the first, Fast DDS 2 (Jazzy, Humble) the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
@@ -20,16 +20,12 @@ USER_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 def share_directory() -> Path:
     """The installed ``share/spatial_mllm_ros``: ``launch``, ``config``, ``rviz``.
 
-    Found from where the package (or, in a source checkout, its generated interfaces) is installed, so that it does
-    not depend on AMENT_PREFIX_PATH.
-
     Raises:
         ConfigurationError: the package is not installed.
     """
-    for package in spatial_mllm_ros.__path__:
-        for prefix in Path(package).absolute().parents:
-            if (prefix / "share" / PACKAGE / "package.xml").is_file():
-                return prefix / "share" / PACKAGE
+    share = installed_share()
+    if share is not None:
+        return share
     raise ConfigurationError(
         f"No share/{PACKAGE} belongs to {', '.join(spatial_mllm_ros.__path__)}; install the package (./dev install, "
         "pip, or colcon build and then source install/setup.bash)."

@@ -113,8 +113,8 @@ SPECS = (
     ParameterSpec(
         "encoder.image_width_px",
         _SESSION.encoder_image_width_px,
-        "Width at which the encoder sees frames for the scene.",
-        28,
+        "Width at which the encoder sees frames for the scene; 0: as the checkpoint was trained.",
+        0,
         2044,
     ),
     ParameterSpec(

@@ -43,3 +43,8 @@ def test_a_question_with_another_meaning_is_not_reworded(text):
 def test_rewording_keeps_the_kind_of_answer():
     for plain in ("How far is the chair from the door?", "How many tables?", "How big is this room?"):
         assert Question(benchmark_wording(plain)).form is Question(plain).form
+
+
+def test_the_second_line_of_a_direction_question_is_a_line_again():
+    asked = "Is it to my left, right, or back? An object is to my back if I would have to turn at least 135 degrees."
+    assert benchmark_wording(asked) == asked.replace("? An", "?\nAn")

@@ -86,7 +86,7 @@ def frame(index):
     return Frame(1_000_000_000 + index * 250_000_000, rng.integers(0, 256, (42, 56, 3), dtype=np.uint8))
 
 
-def test_scene_and_language_model_use_the_same_backends(monkeypatch):
+def test_scene_and_language_model_use_the_same_backends(monkeypatch, random_checkpoint):
     asked = []
     really_open = choose.open_backends
 
@@ -112,7 +112,11 @@ def test_scene_and_language_model_use_the_same_backends(monkeypatch):
 
     monkeypatch.setattr("spatial_mllm_ros.answering.setup.open_backends", spy)
     config = SessionConfig(
-        encoder_backend="torch", encoder_image_width_px=56, threads=1, scene=SceneConfig(rate_hz=0, selected_frames=2)
+        checkpoint=str(random_checkpoint),
+        encoder_backend="torch",
+        encoder_image_width_px=56,
+        threads=1,
+        scene=SceneConfig(rate_hz=0, selected_frames=2),
     )
     session = open_session(config)
     for index in range(3):

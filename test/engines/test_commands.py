@@ -37,7 +37,10 @@ def test_a_plan_that_is_none_is_refused(tmp_path, content):
         ExportPlan.read(tmp_path / "plan.yaml")
 
 
-def test_exports_go_to_the_folder_of_their_weights_and_profile(tmp_path, monkeypatch, capsys, geometry_export):
+def test_exports_go_to_the_folder_of_their_weights_and_profile(
+    tmp_path, monkeypatch, capsys, geometry_export, random_checkpoint
+):
+    model = ("--checkpoint", str(random_checkpoint))
     made = []
 
     def export_profile(vggt, identity, profile, folder, options):
@@ -45,7 +48,7 @@ def test_exports_go_to_the_folder_of_their_weights_and_profile(tmp_path, monkeyp
         return geometry_export
 
     monkeypatch.setattr("spatial_mllm_ros.engines.export.export_profile", export_profile)
-    assert main(["engine", "export", str(ROOT / "engines" / "tiny-demo.yaml"), "--out", str(tmp_path)]) == 0
+    assert main(["engine", "export", str(ROOT / "engines" / "tiny-demo.yaml"), "--out", str(tmp_path), *model]) == 0
     names = ["geometry-70x56-f2-8-fp32", "fusion-70x56-f2-8-fp32"]
     assert [entry[1] for entry in made] == names
     assert all(entry[2].endswith(f"-{name}-opset23") for entry, name in zip(made, names, strict=True))

@@ -4,7 +4,14 @@ import pytest
 
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.evaluation.coverage_figures import SeenFrame, coverage_figures, uniform_indices
-from spatial_mllm_ros.evaluation.picture import ContactFrame, _columns_from_above, map_plane, write_picture
+from spatial_mllm_ros.evaluation.picture import (
+    TRUTH,
+    ContactFrame,
+    KnownScene,
+    _columns_from_above,
+    map_plane,
+    write_picture,
+)
 from spatial_mllm_ros.scene.voxels import pack_cells
 
 
@@ -107,6 +114,25 @@ def test_a_picture_is_written_for_any_number_and_shape_of_frames(tmp_path, count
     image = cv2.imread(str(path))
     assert image.shape[1] > image.shape[0] > 500
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_known_is_drawn_into_the_map_and_below_the_picture(tmp_path):
+    seen, contact = seen_frames(), [ContactFrame(10**9, np.full((48, 64, 3), 90, np.uint8), 1)]
+    figures = coverage_figures(seen, [10**9], level=0, fine_voxel_size=0.5, unit="m")
+    room = np.array([[-1.0, 0, -1], [6, 0, -1], [6, 0, 3], [-1, 0, 3]])
+    known = KnownScene([room], [("chair", room * 0.2 + 1)], ["one answer", "another"])
+    options = {"fine_voxel_size": 0.5, "title": "a clip", "first_stamp_ns": 10**9}
+    images = []
+    for name, extra in (("plain", {}), ("known", {"known": known})):
+        write_picture(tmp_path / f"{name}.png", contact, seen, figures, **options, **extra)
+        images.append(cv2.imread(str(tmp_path / f"{name}.png"))[:, :, ::-1].astype(int))
+    plain, drawn = images
+    truth = np.array([int(TRUTH[i : i + 2], 16) for i in (1, 3, 5)])
+    lines = [(np.abs(image - truth).sum(-1) < 40).sum() for image in images]
+    assert lines[0] == 0
+    assert lines[1] > 300
+    assert drawn.shape[0] > plain.shape[0] + 50
+    assert (drawn[plain.shape[0] :] < 128).any()  # the notes
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):

@@ -247,7 +247,7 @@ def test_scores_hashes_and_the_growth_of_coverage_are_in_the_report(recording, t
     assert len(samples) > 5
 
 
-def test_several_recordings_have_a_folder_each_and_one_page(recording, tmp_path):
+def test_several_recordings_have_a_folder_each_and_one_page(recording, tmp_path, random_checkpoint):
     with open_source(recording) as source:
         write_bag(tmp_path / "walk", source)
     questions = tmp_path / "questions.yaml"
@@ -255,7 +255,7 @@ def test_several_recordings_have_a_folder_each_and_one_page(recording, tmp_path)
         "- question: How many boxes are there?\n  truth: 13\n  tolerance: 10 %\n  at: 1\n- question: Where are we?\n"
     )
     arguments = ["replay", str(recording), str(tmp_path / "walk"), "--questions", str(questions)]
-    options = ["--frames", "4", "--rate-hz", "3", "--max-new-tokens", "2", "--device", "cpu"]
+    options = ["--frames", "4", "--rate-hz", "3", "--max-new-tokens", "2", "--checkpoint", str(random_checkpoint)]
     for name in ("one", "two"):
         assert main([*arguments, *options, "--out", str(tmp_path / name)]) == 0
     out = tmp_path / "one"

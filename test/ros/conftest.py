@@ -58,10 +58,11 @@ def start_process(tmp_path) -> Iterator[Callable[[list[str]], RunningProcess]]:
 
 
 @pytest.fixture
-def start_node(start_process) -> Callable[..., RunningProcess]:
-    """Starts the spatial node with parameters: start_node(**{"query.queue_size": 2})."""
+def start_node(start_process, random_checkpoint) -> Callable[..., RunningProcess]:
+    """Starts the spatial node, with random weights, with parameters: start_node(**{"query.queue_size": 2})."""
 
     def start(**parameters: object) -> RunningProcess:
+        parameters = {"checkpoint": str(random_checkpoint), **parameters}
         texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in parameters.items()}
         overrides = [part for name, text in texts.items() for part in ("-p", f"{name}:={text}")]
         return start_process([*_NODE, *overrides])

@@ -16,12 +16,12 @@ def run_demo(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
-def test_the_demo_plays_asks_and_draws(tmp_path):
+def test_the_demo_plays_asks_and_draws(tmp_path, small_checkpoint):
     config = RecordingConfig(frames=24, width_px=168, height_px=126, realistic=False)
     clip = write_room(tmp_path, 7, "rgbd", config)
-    done = run_demo(clip, "--out", tmp_path / "out")
+    done = run_demo(clip, "--out", tmp_path / "out", "--checkpoint", small_checkpoint)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Q: ") == done.stdout.count("evidence: ") == 4
+    assert done.stdout.count("Q: ") == done.stdout.count("evidence: ") == done.stdout.count("truth: ") == 7
     assert "TEXT MEANS NOTHING" in done.stdout
     assert "scale from depth" in done.stdout
     assert cv2.imread(str(tmp_path / "out" / "demo.png")).std() > 10

@@ -123,7 +123,7 @@ def test_a_question_is_answered_from_frames_of_another_process_with_its_evidence
     assert answer.status in (SpatialAnswer.STATUS_OK, SpatialAnswer.STATUS_UNPARSED), answer.message
     assert set(stamps_of(answer.evidence)) <= set(frames.stamps_ns)
     assert len(answer.evidence) <= 4
-    assert answer.random_weights  # the model in the box says of itself that its text means nothing
+    assert answer.random_weights  # this model says of itself that its text means nothing
     assert answer.model_sha256
     assert answer.timings.total.sec * SECOND_NS + answer.timings.total.nanosec > 0
 

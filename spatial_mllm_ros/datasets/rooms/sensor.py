@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,6 +37,8 @@ class SensorModel:
 
 #: A cheap camera on a robot.
 REALISTIC = SensorModel(exposure_stops=0.35, white_balance=0.05, noise=0.012, blur_samples=4, shutter_s=0.012)
+#: Cameras by name; blur makes rendering four times as long, so training goes without.
+CAMERAS = {"perfect": SensorModel(), "noisy": replace(REALISTIC, blur_samples=0), "realistic": REALISTIC}
 
 
 def expose(rgb: torch.Tensor, sensor: SensorModel, generator: torch.Generator) -> torch.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from spatial_mllm_ros.datasets.bag_writer import write_bag
 from spatial_mllm_ros.datasets.rgbd_folder import write_rgbd_folder
 from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig, make_clips
-from spatial_mllm_ros.datasets.rooms.sensor import REALISTIC, SensorModel
+from spatial_mllm_ros.datasets.rooms.sensor import CAMERAS
 from spatial_mllm_ros.datasets.scene_annotation import write_scene
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.frames.frame import Frame
@@ -29,12 +29,13 @@ class RecordingConfig:
     width_px: int = 640
     height_px: int = 480
     realistic: bool = True
+    blur: bool = True  #: of a realistic camera in motion
 
     def clip(self) -> ClipConfig:
         """The same as the configuration of a clip."""
         if self.rate_hz <= 0:
             raise ConfigurationError(f"The rate is {self.rate_hz} Hz; it must be above 0.")
-        sensor = REALISTIC if self.realistic else SensorModel()
+        sensor = CAMERAS[("realistic" if self.blur else "noisy") if self.realistic else "perfect"]
         return ClipConfig(
             self.frames, self.width_px, self.height_px, self.rate_hz, focal=(0.6, 0.85), sensor=sensor, workers=2
         )

@@ -40,14 +40,14 @@ def grouped_figures(
         with np.errstate(invalid="ignore"):
             means = scores / counts
         rows = [means[:, column[name]] for name in types]
-        grouped = {name: _mean_of([rows[column[m]] for m in members]) for name, members in groups.items()}
+        grouped = {name: mean_of_present([rows[column[m]] for m in members]) for name, members in groups.items()}
         rows += [grouped[name] for name in composites]
         for wanted in averages.values():
             of = [n for n, members in groups.items() if wanted is None or (members[0] in numeric) == wanted]
             mask = [wanted is None or (name in numeric) == wanted for name in types]
             with np.errstate(invalid="ignore"):
                 micro = scores[:, mask].sum(axis=1) / counts[:, mask].sum(axis=1)
-            macro = _mean_of([grouped[name] for name in of]) if of else np.full(len(sums), np.nan)
+            macro = mean_of_present([grouped[name] for name in of]) if of else np.full(len(sums), np.nan)
             rows += [macro, micro]
         return np.stack(rows, axis=1)
 
@@ -84,7 +84,7 @@ def _members(
     return [t for t in types if which == "all" or (t in numeric) == (which == "numeric")]
 
 
-def _mean_of(columns: Sequence[np.ndarray]) -> np.ndarray:
+def mean_of_present(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Mean over the columns that are not NaN, NaN where all are."""
     stacked = np.stack(columns)
     present = ~np.isnan(stacked)

@@ -255,7 +255,7 @@ def test_impossible_configurations_are_refused():
         RunConfig(choice=FrameChoice.SPACE_AWARE, candidates=8)
 
 
-def test_the_command_answers_with_the_model_in_the_box_and_batches_do_not_change_answers(folder, tmp_path):
+def test_the_command_answers_and_batches_do_not_change_answers(folder, tmp_path, random_checkpoint):
     from spatial_mllm_ros.cli import main
 
     os.environ.pop("RANK", None)
@@ -263,7 +263,10 @@ def test_the_command_answers_with_the_model_in_the_box_and_batches_do_not_change
     for size in ("1", "3"):
         out = tmp_path / size
         arguments = ["evaluate", "vsi-bench", str(folder), "--out", str(out), "--frames", "2", "--limit", "3"]
-        assert main([*arguments, "--batch-size", size, "--max-new-tokens", "3", "--device", "cpu"]) == 0
+        assert (
+            main([*arguments, "--batch-size", size, "--max-new-tokens", "3", "--checkpoint", str(random_checkpoint)])
+            == 0
+        )
         texts.append([row["prediction"] for row in json.loads((out / "results.json").read_text())["questions"]])
     assert texts[0] == texts[1]
     assert len(texts[0]) == 3
