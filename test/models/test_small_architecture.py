@@ -80,7 +80,7 @@ def test_a_vocabulary_below_the_bytes_is_refused():
 
 def test_published_folders_keep_the_training_budget_and_a_section_changes_it(config):
     assert pixel_budget({}) is TRAINING_BUDGET
-    assert pixel_budget(config) == PixelBudget(min_px=9408, max_px=37632, pil_resize=True)
+    assert pixel_budget(config) == PixelBudget(min_px=9408, max_px=9408, pil_resize=True)
 
 
 @pytest.mark.parametrize(
