@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.engines.choose import BackendConfig, open_backends
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm, load_spatial_mllm
-from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
+from spatial_mllm_ros.models.shipped import shipped_checkpoint
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
@@ -32,7 +31,7 @@ class SessionConfig:
     """Everything a session is made of.
 
     Attributes:
-        checkpoint: folder of the model; "" for the small model in the box, which has fixed random weights.
+        checkpoint: folder of the model; "" for the small model in the box (``models.shipped``).
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         threads: CPU threads of the models; 0 for half of the cores, so that cameras and middleware keep the rest.
         max_new_tokens: longest answer.
@@ -107,7 +106,7 @@ def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, st
         ConfigurationError: an unknown device, or CUDA is asked for and absent.
     """
     used = _device(device)
-    return (_load(Path(checkpoint), used) if checkpoint else _in_the_box(used)), used
+    return _load(Path(checkpoint) if checkpoint else shipped_checkpoint(), used), used
 
 
 def _load(folder: Path, device: str) -> LoadedSpatialMllm:
@@ -136,11 +135,3 @@ def _device(name: str) -> str:
     if name not in ("cpu", "cuda"):
         raise ConfigurationError(f"device is {name!r}; it must be 'auto', 'cpu' or 'cuda'.")
     return name
-
-
-def _in_the_box(device: str) -> LoadedSpatialMllm:
-    # Written anew each time: that takes a second, and no file of an older version can be in the way.
-    with tempfile.TemporaryDirectory(prefix="spatial_mllm_ros_") as parent:
-        folder = Path(parent) / "random-tiny"
-        write_random_checkpoint(folder)
-        return load_spatial_mllm(folder, device=device)

@@ -19,6 +19,7 @@ from spatial_mllm_ros.engines.profile import EngineProfile, Precision, ProfileKi
 from spatial_mllm_ros.engines.tensorrt_engines import TensorRtHere, best_for, check_against_sample, open_tensorrt
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
 from spatial_mllm_ros.models.checkpoints import load_spatial_encoder
+from spatial_mllm_ros.models.shipped import shipped_checkpoint
 from spatial_mllm_ros.models.vggt import VggtConfig
 
 _log = logging.getLogger(__name__)
@@ -137,15 +138,7 @@ def budget() -> int:
 
 
 def _load(checkpoint: str) -> Any:
-    if checkpoint:
-        return load_spatial_encoder(Path(checkpoint))
-    import tempfile
-
-    from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
-
-    with tempfile.TemporaryDirectory(prefix="spatial_mllm_ros_") as parent:
-        write_random_checkpoint(Path(parent) / "random-tiny")
-        return load_spatial_encoder(Path(parent) / "random-tiny")
+    return load_spatial_encoder(Path(checkpoint) if checkpoint else shipped_checkpoint())
 
 
 def _export_folders() -> list[Path]:

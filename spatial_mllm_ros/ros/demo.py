@@ -31,6 +31,7 @@ from spatial_mllm_ros.evaluation.rooms.asking import (
     summary_lines,
     truth_in_words,
 )
+from spatial_mllm_ros.models.shipped import shipped_checkpoint
 from spatial_mllm_ros.msg import FrameSelection
 from spatial_mllm_ros.ros.conversions import stamp_ns
 from spatial_mllm_ros.ros.live_run import (
@@ -79,7 +80,7 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     speed = 1
     with contextlib.ExitStack() as stack:
         recording = None if source is None else stack.enter_context(open_source(source))
-        strengths = known_strengths(Path(checkpoint)) if checkpoint else KnownStrengths()
+        strengths = known_strengths(Path(checkpoint) if checkpoint else shipped_checkpoint())
         if source is None or recording is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spatial_mllm_demo_")))
             _say(f"No recording given: rendering a walk through room {_ROOM} of the test split, never trained on.")

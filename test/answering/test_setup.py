@@ -55,3 +55,8 @@ def test_a_small_checkpoint_in_half_precision_runs_in_single_on_a_cpu(random_che
     loaded, device = load_checkpoint(str(half), "cpu")
     assert device == "cpu"
     assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
+
+
+def test_the_model_in_the_box_runs_where_no_other_is_named(random_checkpoint, monkeypatch):
+    monkeypatch.setattr("spatial_mllm_ros.answering.setup.shipped_checkpoint", lambda: random_checkpoint)
+    assert load_checkpoint("", "cpu")[0].identity.name == "random-tiny"

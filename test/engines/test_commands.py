@@ -49,7 +49,7 @@ def test_exports_go_to_the_folder_of_their_weights_and_profile(
 
     monkeypatch.setattr("spatial_mllm_ros.engines.export.export_profile", export_profile)
     assert main(["engine", "export", str(ROOT / "engines" / "tiny-demo.yaml"), "--out", str(tmp_path), *model]) == 0
-    names = ["geometry-70x56-f2-8-fp32", "fusion-70x56-f2-8-fp32"]
+    names = ["geometry-112x84-f2-8-fp32", "fusion-112x84-f2-16-fp32"]
     assert [entry[1] for entry in made] == names
     assert all(entry[2].endswith(f"-{name}-opset23") for entry, name in zip(made, names, strict=True))
     assert {entry[0] for entry in made} == {"random-tiny"}
