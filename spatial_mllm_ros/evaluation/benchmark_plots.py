@@ -98,6 +98,15 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
             setting = own["warm.total_p50_ms"]["detail"].split("; ")[-1].split(", at most")[0]
             axes.set_title(f"{model}: {setting}", fontsize=9.5, loc="left")
             _draw_ways(axes, own)
+        # One scale for all models, with room for the numbers; set once, because it also ends scaling by the data.
+        times_ms = [
+            own[f"{way}.{time}_{at}_ms"]["value"]
+            for own in models.values()
+            for way in _WAY_LABELS
+            for time in ("first_token", "total")
+            for at in ("p50", "p95")
+        ]
+        panels[0].set_xlim(min(times_ms) / 3, max(times_ms) * 5)
         panels[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.06), ncols=2)
         panels[-1].set_xlabel("milliseconds from the question's arrival (logarithmic; bar: p50, whisker: p95)")
 
@@ -135,8 +144,6 @@ def _draw_ways(axes: Axes, rows: Mapping[str, Row]) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(visible=True, axis="x")
     axes.grid(visible=False, axis="y")
-    low, high_end = axes.get_xlim()
-    axes.set_xlim(low / 3, high_end * 3)
 
 
 def _milliseconds(value: float) -> str:

@@ -254,7 +254,7 @@ def _draw_map(
         Line2D([], [], color=UNIFORM, marker="s", ls="", ms=6, mec="white", label="uniform camera"),
     ]
     if with_truth:
-        handles.append(Line2D([], [], color=TRUTH, lw=1.4, label="true walls, things asked about"))
+        handles.append(Line2D([], [], color=TRUTH, lw=1.4, label="truth (walls, things)"))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9, frameon=False)
 
 
