@@ -16,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 if TYPE_CHECKING:
     from spatial_mllm_ros.ros.node import SpatialNode
 
+_LAST_QUESTIONS_S = 0.2  # at the end, for questions that had arrived before the signal and were not taken yet
 _LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
 
 
@@ -39,6 +40,9 @@ def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lam
     try:
         while not stop.is_set() and not should_stop():
             executor.spin_once(timeout_sec=0.5)
+        end_s = time.monotonic() + _LAST_QUESTIONS_S
+        while time.monotonic() < end_s:
+            executor.spin_once(timeout_sec=0.01)
         node.close()
         end_s = time.monotonic() + _LAST_ANSWERS_S
         while (node.open_questions or node.memory.busy) and time.monotonic() < end_s:

@@ -40,8 +40,9 @@ def test_the_full_arm_answers_as_the_node(loaded, seen, rooms):
     node = FusedAnswerModel(loaded, max_new_tokens=6)
     frames = list(seen.clip.frames())
     evidence = [frames[index] for index in seen.indices]
+    context = node.prepare(evidence, epoch=1, should_yield=lambda: False)
     expected = [
-        node.generate(question.question, evidence, should_stop=lambda: False).text for question in rooms[0].questions
+        node.generate(question.question, context, should_stop=lambda: False).text for question in rooms[0].questions
     ]
     assert arm(loaded, "full").answers(seen, rooms[0].questions) == expected
 
