@@ -133,24 +133,29 @@ class SftObjective(nn.Module):
         return {"loss": loss, **terms}
 
     def _visual_rows(self, batch: SftBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Visual tokens [n, D] of all rows after each other, and the means of the token head's terms."""
+        """Visual tokens [n, D] of all rows after each other, and the means of the token head's terms.
+
+        What a row is not shown is multiplied by 0 and not left out: each process of a distributed run then has
+        gradients for all trained parameters, whatever it drew.
+        """
         fused = self.model.model
         grids = torch.cat([_grid(item) for item in batch.prepared])
         tokens = fused.plain_visual_tokens(torch.cat([_pixels(item) for item in batch.prepared]), grids)
         own = list(tokens.split([item.token_count for item in batch.prepared]))
         added = self._spatial(batch)
         draws = torch.rand(len(own)).tolist()
-        rows, terms = [], []
+        rows, terms, sighted = [], [], []
         for token, addition, draw, truth in zip(own, added, draws, batch.truths, strict=True):
-            if draw < self._blind:
-                rows.append(torch.zeros_like(token))
-                continue
-            zeroed = draw < self._blind + self._zeroed
-            rows.append(token if zeroed else token + addition.to(token.device, token.dtype))
+            sees = float(draw >= self._blind)
+            fuses = float(draw >= self._blind + self._zeroed)
+            rows.append(sees * token + fuses * addition.to(token.device, token.dtype))
             if self.token_head is not None and truth is not None:
                 terms.append(self.token_head(rows[-1], truth))
-        means = {name: torch.stack([term[name] for term in terms]).mean() for name in terms[0]} if terms else {}
-        return torch.cat(rows), means
+                sighted.append(sees)
+        if not terms:
+            return torch.cat(rows), {}
+        weights = tokens.new_tensor(sighted) / max(1.0, sum(sighted))
+        return torch.cat(rows), {name: (weights * torch.stack([t[name] for t in terms])).sum() for name in terms[0]}
 
     def _spatial(self, batch: SftBatch) -> list[torch.Tensor]:
         """What the connector adds to the tokens of each row."""

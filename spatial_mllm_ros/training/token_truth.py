@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.rooms.clips import Clip
-from spatial_mllm_ros.geometry.poses import inverse_pose
+from spatial_mllm_ros.datasets.rooms.points import blocks_of, patch_points, points_in_first_camera
 from spatial_mllm_ros.models.preparation import MERGE, PATCH_PX
-from spatial_mllm_ros.training.geometry_batch import world_points
 
 UNIT_M = 3.0
 _BACKGROUND = 0  # walls, floor, ceiling; the class of LABELS[n] is n + 1
@@ -45,23 +43,16 @@ class TokenTruth:
 def token_truth(clip: Clip) -> TokenTruth:
     """The truth of a clip whose size needs no resizing: sides multiples of 28, an even number of frames."""
     depth_m, instance = clip.depth_m.cpu(), clip.instance.cpu().long()
-    frames, height, width = depth_m.shape
     pair, side = (2, MERGE * PATCH_PX)
-    first_from_scene = inverse_pose(clip.scene_from_cam[0])
-    cam_from_first = np.stack([inverse_pose(first_from_scene @ pose)[:3] for pose in clip.scene_from_cam])
-    k = torch.from_numpy(clip.intrinsics.matrix()).float().expand(1, frames, 3, 3)
-    known = depth_m.isfinite() & (depth_m > 0)
-    points = world_points(torch.where(known, depth_m, 0.0)[None], k, torch.from_numpy(cam_from_first).float()[None])[0]
-    points = torch.where(known[..., None], points, torch.nan)
-    patches = _blocks(points, 1, PATCH_PX).nanmean(1)
-    blocks = _blocks(instance[..., None], pair, side)[..., 0]
+    points = points_in_first_camera(depth_m, clip.scene_from_cam, clip.intrinsics)
+    blocks = blocks_of(instance[..., None], pair, side)[..., 0]
     count = len(clip.annotation.objects) + 1
     pixels = F.one_hot(blocks, count).sum(1)[:, 1:]
     most, which = pixels.max(-1) if count > 1 else (torch.zeros(len(blocks)), torch.zeros(len(blocks)).long())
     shown = most >= _SMALLEST_SHARE * blocks.shape[1]
     kinds = torch.tensor([LABELS.index(thing.label) + 1 for thing in clip.annotation.objects] or [_BACKGROUND])
     lengths = torch.tensor([float(thing.box.size_m.max()) for thing in clip.annotation.objects] or [0.0])
-    surfaces = _blocks(points, pair, side)
+    surfaces = blocks_of(points, pair, side)
     # Where a thing is shown, its own surface counts, not what is behind it.
     own = (blocks == which[:, None] + 1) | ~shown[:, None]
     surfaces = torch.where(own[..., None], surfaces, torch.nan).nanmean(1)
@@ -69,17 +60,8 @@ def token_truth(clip: Clip) -> TokenTruth:
         classes=torch.where(shown, kinds[which], _BACKGROUND),
         surfaces_m=surfaces.float(),
         lengths_m=torch.where(shown, lengths[which], 0.0).float(),
-        patches_m=patches.view(frames, (height // PATCH_PX) * (width // PATCH_PX), 3).float(),
+        patches_m=patch_points(points, PATCH_PX),
     )
-
-
-def _blocks(values: torch.Tensor, frames: int, side_px: int) -> torch.Tensor:
-    """[S, H, W, C] cut into blocks: [S/frames * H/side * W/side, frames * side * side, C], by time, row, column."""
-    total, height, width, channels = values.shape
-    cut = values.view(total // frames, frames, height // side_px, side_px, width // side_px, side_px, channels).permute(
-        0, 2, 4, 1, 3, 5, 6
-    )
-    return cut.reshape(-1, frames * side_px * side_px, channels)
 
 
 class TokenTruthHead(nn.Module):

@@ -11,16 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from spatial_mllm_ros.answering.wording import benchmark_wording
 from spatial_mllm_ros.datasets.rooms.clips import Clip
+from spatial_mllm_ros.datasets.rooms.points import patch_points, points_in_first_camera
 from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.evaluation.rooms.shared_prefix import shared_prefix_answers
-from spatial_mllm_ros.geometry.poses import inverse_pose
-from spatial_mllm_ros.geometry.unprojection import to_scene, unproject_depth
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
 from spatial_mllm_ros.models.preparation import PATCH_PX, PreparedVideo, prepare_video
 from spatial_mllm_ros.models.prompts import user_text
@@ -93,7 +91,7 @@ def tokens_of_true_points(loaded: LoadedSpatialMllm, seen: SeenClip, prepared: P
         ConfigurationError: the clip has another size than the checkpoint sees it in.
     """
     fused = loaded.model.model
-    points = torch.from_numpy(true_patch_points(seen, prepared))
+    points = true_patch_points(seen, prepared)
     weight = next(fused.connector.parameters())
     read = point_tokens(points, 2 * fused.spatial_encoder.config.embed_dim).to(weight.device, weight.dtype)
     added = fused.connector(read, (prepared.height_px // PATCH_PX, prepared.width_px // PATCH_PX))
@@ -101,7 +99,7 @@ def tokens_of_true_points(loaded: LoadedSpatialMllm, seen: SeenClip, prepared: P
     return tokens + added.to(tokens.device, tokens.dtype)
 
 
-def true_patch_points(seen: SeenClip, prepared: PreparedVideo) -> np.ndarray:
+def true_patch_points(seen: SeenClip, prepared: PreparedVideo) -> torch.Tensor:
     """Mean point of each patch, float32 [S, h * w, 3], metres, in the first frame's camera; NaN where there is none.
 
     Raises:
@@ -113,19 +111,11 @@ def true_patch_points(seen: SeenClip, prepared: PreparedVideo) -> np.ndarray:
             f"True points need clips of the size that the checkpoint sees, {size[1]}x{size[0]} pixels, not "
             f"{clip.depth_m.shape[2]}x{clip.depth_m.shape[1]}; evaluate with --size {size[1]}x{size[0]}."
         )
-    first_from_scene = inverse_pose(clip.scene_from_cam[seen.indices[0]])
-    rows, columns = size[0] // PATCH_PX, size[1] // PATCH_PX
-    frames = []
-    for n in seen.indices:
-        depth_m = clip.depth_m[n].cpu().numpy()
-        points = to_scene(unproject_depth(depth_m, clip.intrinsics, 1), first_from_scene @ clip.scene_from_cam[n])
-        points[~(np.isfinite(depth_m) & (depth_m > 0))] = np.nan
-        patches = points.reshape(rows, PATCH_PX, columns, PATCH_PX, 3).swapaxes(1, 2).reshape(rows * columns, -1, 3)
-        known = np.isfinite(patches)
-        with np.errstate(invalid="ignore"):
-            frames.append(np.where(known, patches, 0).sum(1) / known.sum(1))
-    frames += frames[-1:] * (len(prepared.spatial_images) - len(frames))  # an odd number is made even
-    return np.stack(frames).astype(np.float32)
+    chosen = list(seen.indices)
+    points = points_in_first_camera(clip.depth_m[chosen], clip.scene_from_cam[chosen], clip.intrinsics)
+    points = patch_points(points, PATCH_PX)
+    missing = len(prepared.spatial_images) - len(points)  # an odd number of frames is made even
+    return torch.cat([points, points[len(points) - missing :]])
 
 
 def zero_tokens(loaded: LoadedSpatialMllm, _seen: SeenClip, prepared: PreparedVideo) -> torch.Tensor:

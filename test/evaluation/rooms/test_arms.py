@@ -68,12 +68,12 @@ def test_true_points_are_those_that_training_is_shown(loaded, rooms):
 
     clip = rooms[2].clip
     seen = SeenClip(clip, tuple(range(len(clip.stamps_ns))))
-    found = true_patch_points(seen, seen.prepared(loaded))
+    found = true_patch_points(seen, seen.prepared(loaded)).numpy()
     truth = token_truth(clip).patches_m.numpy()
     assert found.shape == truth.shape
-    assert np.allclose(found, truth, atol=2e-3, equal_nan=True)
+    assert np.array_equal(found, truth, equal_nan=True)
     later = SeenClip(clip, (3, 5, 7))  # an odd number, and another first camera
-    points = true_patch_points(later, later.prepared(loaded))
+    points = true_patch_points(later, later.prepared(loaded)).numpy()
     assert np.array_equal(points[2], points[3], equal_nan=True)
     assert np.nanmin(points[0, :, 2]) > 0  # before the first camera
     assert arm(loaded, "true-points").answers(seen, rooms[2].questions) != arm(loaded, "full").answers(
