@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLAttention, Qwen2_5_VLVisionAttention
 
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.models.checkpoints import save_spatial_mllm
@@ -24,6 +25,7 @@ from spatial_mllm_ros.models.prompts import SYSTEM_TEXT
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.tokenization import CONTROL_TOKENS, TURN_END, ChatTokenizer
 from spatial_mllm_ros.models.vggt import VggtConfig
+from spatial_mllm_ros.models.vggt.layers import Attention
 
 # The chat layout of Qwen2.5-VL for one user turn, for tools that render prompts from the tokenizer's folder.
 _CHAT_TEMPLATE = (
@@ -37,7 +39,11 @@ _CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _FIELD_OF_VIEW_RAD = (0.8, 1.0)  # vertical, horizontal; where the camera head starts
-_LAYER_SCALE = 0.1  # larger than VGGT's 0.01, which is for a pre-trained patch encoder and slow from scratch
+_LAYER_SCALE = 1.0  # VGGT's 0.01 is for a pre-trained patch encoder and very slow from scratch
+# Words must not drown in what the first layers add to them; a small last norm keeps the first logits small.
+_WORD_STD, _LAST_NORM = 0.25, 0.1
+_PATCH_GAIN = 0.5  # pixels of a patch are much alike, so their sum is larger than that of independent inputs
+_LIKENESS = 0.8  # correlation of query and key weights: attention begins by looking for what is alike
 _TOKEN_STD = 0.1
 
 
@@ -218,12 +224,14 @@ def new_model(config: Mapping[str, Any], *, seed: int) -> SpatialMllm:
     """
     sizes = vggt_config(config, {})
     model = SpatialMllm(qwen_config(config), sizes, Fusion.V1_1)
-    residual = 1 / math.sqrt(2 * int(config["num_hidden_layers"]))
+    residual = 0.3 / math.sqrt(2 * int(config["num_hidden_layers"]))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
             weight.copy_(_initial(name, weight, generator, residual, sizes))
+        for module in model.modules():
+            _make_alike(module)
     return model.train()
 
 
@@ -235,7 +243,9 @@ def _initial(
         # Near the identity; every refinement step adds this once.
         return torch.tensor([0, 0, 0, 0, 0, 0, 1, *_FIELD_OF_VIEW_RAD]) / sizes.camera_iterations
     if name.endswith("embed_tokens.weight"):
-        return 0.02 * noise
+        return _WORD_STD * noise
+    if name.endswith("language_model.norm.weight"):
+        return torch.full_like(weight, _LAST_NORM)
     if name.endswith(("_token", "_tokens", "pos_embed")):
         return _TOKEN_STD * noise
     if name.endswith(".gamma"):
@@ -245,6 +255,25 @@ def _initial(
     scaled = noise / math.sqrt(math.prod(weight.shape[1:]))
     if name.endswith(("pose_branch.fc2.weight", "scratch.output_conv2.2.weight")):
         return 0.1 * scaled
-    if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight")):
+    if name.endswith("patch_embed.proj.weight"):
+        return _PATCH_GAIN * scaled
+    if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "mlp.fc2.weight")):
         return residual * scaled
     return scaled
+
+
+def _make_alike(module: torch.nn.Module) -> None:
+    """Mixes the key weights of an attention layer into its query weights, each query head with the keys it meets.
+
+    After Trockman and Kolter, "Mimetic Initialization of Self-Attention Layers", ICML 2023: trained attention has
+    products of queries and keys near a multiple of the identity, and layers that begin so need far fewer samples.
+    """
+    if isinstance(module, (Attention, Qwen2_5_VLVisionAttention)):
+        query, key, _ = module.qkv.weight.chunk(3)
+    elif isinstance(module, Qwen2_5_VLAttention):
+        query, key = module.q_proj.weight, module.k_proj.weight
+        heads = key.unflatten(0, (-1, module.head_dim))
+        key = heads.repeat_interleave(len(query) // len(key), dim=0).flatten(0, 1)
+    else:
+        return
+    query.copy_(_LIKENESS * key + math.sqrt(1 - _LIKENESS**2) * query)

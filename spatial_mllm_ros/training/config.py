@@ -122,7 +122,10 @@ class SftModelConfig:
         gradient_checkpointing: compute the activations of Qwen's layers again in the backward pass, to save memory.
         spatial_encoder: folder of a VGGT or Spatial-MLLM whose VGGT takes the place of the checkpoint's; none keeps it.
         spatial: what the connector reads: the encoder's tokens, or the true points in their place (rooms only).
-        token_truth: weight of naming what each visual token shows, beside the answers (rooms only); 0 leaves it out.
+        token_truth: weight of naming what each visual token shows, and where it is, beside the answers (rooms only);
+            0 leaves it out.
+        mention_truth: weight of saying at the name of a thing how many there are, where, and when they are first seen,
+            and where a number is to be answered its logarithm (rooms only); 0 leaves it out.
         zeroed: share of the videos that are shown without what the connector adds.
         blind: share of the videos whose visual tokens are all zero.
     """
@@ -133,6 +136,7 @@ class SftModelConfig:
     spatial_encoder: Path | None = None
     spatial: Literal["encoder", "true_points"] = "encoder"
     token_truth: float = 0.0
+    mention_truth: float = 0.0
     zeroed: float = 0.0
     blind: float = 0.0
 
@@ -141,7 +145,8 @@ class SftModelConfig:
             object.__setattr__(self, "trained", PARTS)
         known = bool(self.trained) and set(self.trained) <= set(PARTS)
         _check(self, "trained", known, f"'all' or some of {', '.join(PARTS)}")
-        _check(self, "token_truth", self.token_truth >= 0, "0 or above")
+        for name in ("token_truth", "mention_truth"):
+            _check(self, name, getattr(self, name) >= 0, "0 or above")
         _check(self, "zeroed", 0 <= self.zeroed <= 1, "in [0, 1]")
         _check(self, "blind", 0 <= self.blind <= 1 - self.zeroed, "in [0, 1 - zeroed]")
 
@@ -194,10 +199,16 @@ class SftConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
-        if self.data.files and (self.model.spatial == "true_points" or self.model.token_truth):
+        model, data = self.model, self.data
+        if data.files and (model.spatial == "true_points" or model.token_truth or model.mention_truth):
             raise ConfigurationError(
-                "True points and the truth of tokens are known of generated rooms only; leave data.files empty, or "
-                "set model.spatial to encoder and model.token_truth to 0."
+                "True points and the truth of tokens and mentions are known of generated rooms only; leave data.files "
+                "empty, or set model.spatial to encoder, model.token_truth and model.mention_truth to 0."
+            )
+        if not (data.files or data.rooms_questions or data.rooms_describe or model.token_truth):
+            raise ConfigurationError(
+                "There is nothing to learn: ask about rooms (data.rooms_questions above 0, or data.rooms_describe), or "
+                "set model.token_truth above 0."
             )
 
 

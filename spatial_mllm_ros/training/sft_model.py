@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from spatial_mllm_ros.errors import CheckpointError
+from spatial_mllm_ros.errors import CheckpointError, TrainingError
 from spatial_mllm_ros.models.checkpoint_files import read_checkpoint
 from spatial_mllm_ros.models.checkpoint_layouts import Layout, layout_of
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm, load_vggt
@@ -20,8 +20,9 @@ from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.true_points import point_tokens
 from spatial_mllm_ros.training.config import SftModelConfig
+from spatial_mllm_ros.training.mention_truth import NOBODY, NUMBERS, MentionHead
 from spatial_mllm_ros.training.sft_batch import IGNORED, SftBatch
-from spatial_mllm_ros.training.token_truth import TokenTruthHead
+from spatial_mllm_ros.training.token_truth import TokenTruth, TokenTruthHead
 
 #: Beginning of a parameter's name -> the part it belongs to; the first that fits counts.
 _PART_OF = (
@@ -90,30 +91,59 @@ class SftObjective(nn.Module):
     """Sum of the answer tokens' cross-entropies; logits are made for these tokens only.
 
     Args:
-        config: what stands for the frames: the encoder's tokens or true points, and how often nothing.
+        config: what stands for the frames: the encoder's tokens or true points, and how often nothing; what else is
+            learned.
+        words: int64 [K], the token that stands for each of ``LABELS``; needed with ``config.token_truth``.
     """
 
-    def __init__(self, model: SpatialMllm, config: SftModelConfig | None = None) -> None:
+    def __init__(
+        self, model: SpatialMllm, config: SftModelConfig | None = None, words: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self._words = words
         self._true_points = config is not None and config.spatial == "true_points"
         self._zeroed, self._blind = (config.zeroed, config.blind) if config is not None else (0.0, 0.0)
         self._token_weight = config.token_truth if config is not None else 0.0
         width = model.config.text_config.hidden_size
+        self._mention_weight = config.mention_truth if config is not None else 0.0
         self.token_head = TokenTruthHead(width) if self._token_weight else None
+        self.mention_head = MentionHead(width) if self._mention_weight else None
+        self._middle: torch.Tensor | None = None
+        if self.mention_head is not None:
+            layers = model.model.language_model.layers
+            layers[len(layers) // 2].register_forward_hook(self._keep_middle)
+
+    def _keep_middle(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._middle = output[0] if isinstance(output, tuple) else output
 
     def dropped_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns with the model and is no part of the finished one."""
-        return iter(()) if self.token_head is None else self.token_head.named_parameters(prefix="token_head")
+        for name, head in (("token_head", self.token_head), ("mention_head", self.mention_head)):
+            if head is not None:
+                yield from head.named_parameters(prefix=name)
 
     def forward(self, batch: SftBatch) -> dict[str, torch.Tensor]:
         """A batch on any device -> ``loss`` and ``token_accuracy`` (tokens that were likeliest), sums over tokens.
 
-        With a head on the tokens also its terms, times the number of learned tokens: as much as the answers count.
+        With further readings also their terms, times the batch's weight: as much as the answers count. The language
+        model does not run where no row has a dialogue.
         """
+        rows, terms = self._visual_rows(batch)
+        loss = torch.zeros((), device=rows.device)
+        for name in ("name_loss", "place_loss"):
+            if name in terms:
+                loss = loss + self._token_weight * batch.weight * terms[name]
+        terms = {name: term.detach() * batch.weight for name, term in terms.items()}
+        if batch.learned_tokens:
+            answers, more = self._answers(batch, rows)
+            loss, terms = loss + answers, terms | more
+        return {"loss": loss, **terms}
+
+    def _answers(self, batch: SftBatch, rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The language model's part of the loss, and what is written down of it."""
         device = self.model.lm_head.weight.device
         mask = batch.attention_mask
-        rows, token_terms = self._visual_rows(batch)
         hidden = self.model.model(
             input_ids=batch.input_ids.to(device),
             attention_mask=None if mask is None else mask.to(device),
@@ -126,11 +156,28 @@ class SftObjective(nn.Module):
         logits = self.model.lm_head(hidden[:, :-1][learned]).float()
         loss = F.cross_entropy(logits, targets[learned], reduction="sum")
         terms = {"answer_loss": loss.detach(), "token_accuracy": (logits.argmax(-1) == targets[learned]).sum().float()}
-        for name, term in token_terms.items():
-            terms[name] = term.detach() * batch.learned_tokens
-        if "token_loss" in token_terms:
-            loss = loss + self._token_weight * batch.learned_tokens * token_terms["token_loss"]
-        return {"loss": loss, **terms}
+        if self.mention_head is not None:
+            read = self._mention_terms(self.mention_head, batch, hidden)
+            loss = loss + self._mention_weight * batch.weight * read["mention_loss"]
+            terms |= {name: term.detach() * batch.weight for name, term in read.items()}
+        return loss, terms
+
+    def _mention_terms(self, head: MentionHead, batch: SftBatch, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self._middle is None:
+            raise TrainingError("The language model's middle layer gave no states; its layers have been replaced.")
+        middle, self._middle = self._middle, None
+        known = torch.tensor([things is not None for things in batch.things])
+        row, place = torch.nonzero((batch.mentions != NOBODY) & known[:, None], as_tuple=True)
+        empty = hidden.new_zeros(0)
+        truth = [batch.things[r][batch.mentions[r, p]] for r, p in zip(row.tolist(), place.tolist(), strict=True)]
+        numbers = batch.numbers.to(hidden.device)
+        begins = numbers.isfinite()
+        return head(
+            middle[row.to(middle.device), place.to(middle.device)],
+            torch.stack(truth).to(hidden.device) if truth else empty.view(0, NUMBERS),
+            hidden[begins],
+            numbers[begins],
+        )
 
     def _visual_rows(self, batch: SftBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Visual tokens [n, D] of all rows after each other, and the means of the token head's terms.
@@ -144,18 +191,35 @@ class SftObjective(nn.Module):
         own = list(tokens.split([item.token_count for item in batch.prepared]))
         added = self._spatial(batch)
         draws = torch.rand(len(own)).tolist()
-        rows, terms, sighted = [], [], []
+        rows, read, weights = [], [], []
         for token, addition, draw, truth in zip(own, added, draws, batch.truths, strict=True):
             sees = float(draw >= self._blind)
             fuses = float(draw >= self._blind + self._zeroed)
-            rows.append(sees * token + fuses * addition.to(token.device, token.dtype))
+            addition = addition.to(token.device, token.dtype)
+            rows.append(sees * token + fuses * addition)
             if self.token_head is not None and truth is not None:
-                terms.append(self.token_head(rows[-1], truth))
-                sighted.append(sees)
-        if not terms:
+                read.append(self._readings(self.token_head, token, addition, rows[-1], truth))
+                weights.append(fuses)
+        if not read:
             return torch.cat(rows), {}
-        weights = tokens.new_tensor(sighted) / max(1.0, sum(sighted))
-        return torch.cat(rows), {name: (weights * torch.stack([t[name] for t in terms])).sum() for name in terms[0]}
+        share = torch.tensor(weights, device=tokens.device) / max(1.0, sum(weights))
+        return torch.cat(rows), {name: (share * torch.stack([r[name] for r in read])).sum() for name in read[0]}
+
+    def _readings(
+        self, head: TokenTruthHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, truth: TokenTruth
+    ) -> dict[str, torch.Tensor]:
+        """Names are read from Qwen's own tokens and places from what the connector adds, both from their sum."""
+        if self._words is None:
+            raise TrainingError("The truth of tokens is compared with words; give SftObjective the tokens of LABELS.")
+        words = self.model.get_input_embeddings().weight[self._words.to(row.device)]
+        alone = {**head.name_terms(token, words, truth), **head.place_terms(addition, truth)}
+        fused = {**head.name_terms(row, words, truth), **head.place_terms(row, truth)}
+        return {
+            **fused,
+            "name_loss": alone["name_loss"] + fused["name_loss"],
+            "place_loss": alone["place_loss"] + fused["place_loss"],
+            "name_accuracy_alone": alone["name_accuracy"],
+        }
 
     def _spatial(self, batch: SftBatch) -> list[torch.Tensor]:
         """What the connector adds to the tokens of each row."""

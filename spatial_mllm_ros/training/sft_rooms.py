@@ -22,12 +22,14 @@ from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import user_text
 from spatial_mllm_ros.training.config import SftDataConfig
-from spatial_mllm_ros.training.sft_batch import SftRow, encode_dialogue
+from spatial_mllm_ros.training.mention_truth import Mentions, thing_truth
+from spatial_mllm_ros.training.sft_batch import IGNORED, Dialogue, SftRow, encode_dialogue
 from spatial_mllm_ros.training.token_truth import token_truth
 
 _ROOMS = "rooms 1"
 _SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
 _SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
+_NO_TOKEN = -1
 _LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
 DESCRIBE = "List the objects that are in this video, and the size of the rooms."
 
@@ -51,11 +53,13 @@ class RoomRows:
     """The rows of a step: one video per room, with all its questions; each step has new rooms.
 
     Args:
-        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room.
+        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room. Without questions and
+            descriptions rows have no dialogues, and what tokens show is all there is to learn.
     """
 
     def __init__(self, loaded: LoadedSpatialMllm, data: SftDataConfig, *, seed: int) -> None:
         self._loaded, self._data = loaded, data
+        self._mentions = Mentions(loaded.tokenizer)
         self._first = seed * 1_000_003
         settings = {
             "generator": _ROOMS,
@@ -73,13 +77,26 @@ class RoomRows:
         return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]
 
     def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
-        fusion, tokenizer = self._loaded.fusion, self._loaded.tokenizer
-        asked = [(user_text(q.text, q.options, fusion, numeric=q.type.is_number), q.truth) for q in questions]
-        if self._data.rooms_describe or not asked:
-            asked.append((user_text(DESCRIBE, (), fusion), description(clip.annotation)))
-        dialogues = [encode_dialogue(tokenizer, [turn]) for turn in asked]
+        fusion = self._loaded.fusion
+        dialogues = [
+            self._dialogue(
+                user_text(q.text, q.options, fusion, numeric=q.type.is_number),
+                q.truth,
+                number=float(q.truth) if q.type.is_number else None,
+            )
+            for q in questions
+        ]
+        if self._data.rooms_describe:
+            dialogues.append(self._dialogue(user_text(DESCRIBE, (), fusion), description(clip.annotation)))
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
-        return SftRow(prepared, dialogues, token_truth(clip))
+        return SftRow(prepared, dialogues, token_truth(clip), thing_truth(clip.annotation))
+
+    def _dialogue(self, question: str, answer: str, number: float | None = None) -> Dialogue:
+        plain = encode_dialogue(self._loaded.tokenizer, [(question, answer)])
+        named = self._mentions.of(
+            [i if label == IGNORED else -1 for i, label in zip(plain.ids, plain.labels, strict=True)]
+        )
+        return replace(plain, mentions=named, number=number)
 
     def _clip(self, frames: int) -> ClipConfig:
         height, width = self._loaded.budget.size_px(*_SHAPE_PX)  # what the model sees, so that nothing is resized

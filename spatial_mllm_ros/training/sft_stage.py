@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spatial_mllm_ros.datasets.clips import read_clip, read_image
+from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.errors import ConfigurationError, SampleRejectedError, SourceError, TrainingError
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
 from spatial_mllm_ros.models.preparation import (
@@ -21,6 +22,7 @@ from spatial_mllm_ros.models.preparation import (
 )
 from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.loop import seed_everything
+from spatial_mllm_ros.training.mention_truth import word_tokens
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
@@ -39,7 +41,7 @@ class SftStage:
 
     def __init__(self, loaded: LoadedSpatialMllm, config: SftConfig, bad: BadSamples) -> None:
         seed_everything(config.run.seed, 0, 0)  # the head that is dropped at the end begins with random weights
-        self.objective = SftObjective(loaded.model, config.model)
+        self.objective = SftObjective(loaded.model, config.model, words=word_tokens(loaded.tokenizer, LABELS))
         self.bad = bad
         self._loaded = loaded
         self._config = config
@@ -97,7 +99,7 @@ class SftStage:
 
     def weight(self, batch: SftBatch) -> float:
         """See loop.Stage."""
-        return batch.learned_tokens
+        return batch.weight
 
     def notes(self) -> dict[str, Any]:
         """See loop.Stage."""

@@ -1,7 +1,8 @@
 """What each visual token shows, as a second thing to learn from: answers alone say little about single tokens.
 
-A linear head on the fused tokens, which training drops at the end, names the thing that a token shows and where its
-surface is. The language model then finds both in the token in a form that one linear map reads.
+Readings of the visual tokens, which training drops at the end, name the things in each of a token's eight patches and
+say where their surfaces are. Names are read by comparing the token with the words of the language model, so that a word
+in a question finds its things by likeness; everything else is read by one linear map.
 """
 
 from __future__ import annotations
@@ -14,79 +15,92 @@ from torch.nn import functional as F
 
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.rooms.clips import Clip
-from spatial_mllm_ros.datasets.rooms.points import blocks_of, patch_points, points_in_first_camera
-from spatial_mllm_ros.models.preparation import MERGE, PATCH_PX
+from spatial_mllm_ros.datasets.rooms.points import blocks_of, patch_points, points_in_camera, points_in_first_camera
+from spatial_mllm_ros.models.connectors import MERGED_PATCHES, Fusion, merged_rows
+from spatial_mllm_ros.models.preparation import PATCH_PX
 
 UNIT_M = 3.0
-_BACKGROUND = 0  # walls, floor, ceiling; the class of LABELS[n] is n + 1
-_SMALLEST_SHARE = 0.04  # of a token's pixels: less of a thing does not make it what the token shows
-_LENGTH_UNIT_M = 1.0
+_SMALLEST_SHARE = 0.04  # of a patch's pixels: less of a thing does not count as shown
+_HUBER = 0.1  # of UNIT_M: errors beyond 30 cm count linearly
+_RARE = -4.0  # log-odds that readings of names begin with: a patch shows 2 % of the classes
 
 
 @dataclass(frozen=True, eq=False)
 class TokenTruth:
-    """Truth of one video of S frames of h x w patches; T = S/2 * h/2 * w/2 visual tokens, in their order.
+    """Truth of one video of S frames of h x w patches, K classes.
 
     Attributes:
-        classes: int64 [T], 0 for none, n + 1 for ``LABELS[n]``: the thing with the most pixels.
-        surfaces_m: float32 [T, 3], mean of the points that the token shows, in the first camera's frame.
-        lengths_m: float32 [T], longest side of that thing; 0 for none.
-        patches_m: float32 [S, h * w, 3], mean point of each patch, in the first camera's frame; NaN where unknown.
+        grid: h and w.
+        shown: bool [S, h * w, K]: which of ``LABELS`` a patch shows.
+        in_camera_m: float32 [S, h * w, 3], mean point of a patch in its own frame's camera; NaN where unknown.
+        patches_m: float32 [S, h * w, 3], the same in the first frame's camera.
     """
 
-    classes: torch.Tensor
-    surfaces_m: torch.Tensor
-    lengths_m: torch.Tensor
+    grid: tuple[int, int]
+    shown: torch.Tensor
+    in_camera_m: torch.Tensor
     patches_m: torch.Tensor
 
 
 def token_truth(clip: Clip) -> TokenTruth:
     """The truth of a clip whose size needs no resizing: sides multiples of 28, an even number of frames."""
     depth_m, instance = clip.depth_m.cpu(), clip.instance.cpu().long()
-    pair, side = (2, MERGE * PATCH_PX)
-    points = points_in_first_camera(depth_m, clip.scene_from_cam, clip.intrinsics)
-    blocks = blocks_of(instance[..., None], pair, side)[..., 0]
-    count = len(clip.annotation.objects) + 1
-    pixels = F.one_hot(blocks, count).sum(1)[:, 1:]
-    most, which = pixels.max(-1) if count > 1 else (torch.zeros(len(blocks)), torch.zeros(len(blocks)).long())
-    shown = most >= _SMALLEST_SHARE * blocks.shape[1]
-    kinds = torch.tensor([LABELS.index(thing.label) + 1 for thing in clip.annotation.objects] or [_BACKGROUND])
-    lengths = torch.tensor([float(thing.box.size_m.max()) for thing in clip.annotation.objects] or [0.0])
-    surfaces = blocks_of(points, pair, side)
-    # Where a thing is shown, its own surface counts, not what is behind it.
-    own = (blocks == which[:, None] + 1) | ~shown[:, None]
-    surfaces = torch.where(own[..., None], surfaces, torch.nan).nanmean(1)
+    class_of = torch.tensor([0, *(LABELS.index(thing.label) + 1 for thing in clip.annotation.objects)])
+    pixels = blocks_of(class_of[instance][..., None], 1, PATCH_PX)[..., 0]  # [S * h * w, 14 * 14]
+    count = torch.zeros(len(pixels), len(LABELS) + 1).scatter_add_(1, pixels, torch.ones(pixels.shape))
+    share = count[:, 1:] / pixels.shape[1]
+    frames, height, width = depth_m.shape
     return TokenTruth(
-        classes=torch.where(shown, kinds[which], _BACKGROUND),
-        surfaces_m=surfaces.float(),
-        lengths_m=torch.where(shown, lengths[which], 0.0).float(),
-        patches_m=patch_points(points, PATCH_PX),
+        grid=(height // PATCH_PX, width // PATCH_PX),
+        shown=(share >= _SMALLEST_SHARE).view(frames, -1, len(LABELS)),
+        in_camera_m=patch_points(points_in_camera(depth_m, clip.intrinsics), PATCH_PX),
+        patches_m=patch_points(points_in_first_camera(depth_m, clip.scene_from_cam, clip.intrinsics), PATCH_PX),
     )
 
 
 class TokenTruthHead(nn.Module):
-    """Linear readings of visual tokens of width D: class, surface point, length."""
+    """Readings of visual tokens of width D: names and places, with the same maps whichever branch they come from."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.classes = nn.Linear(width, len(LABELS) + 1)
-        self.places = nn.Linear(width, 4)
+        self.names = nn.Linear(width, MERGED_PATCHES * len(LABELS))
+        self.places = nn.Linear(width, MERGED_PATCHES * 6)
+        self.word_scale = nn.Parameter(torch.tensor(0.5))
+        self.word_bias = nn.Parameter(torch.tensor(_RARE))
+        nn.init.constant_(self.names.bias, _RARE)
 
-    def forward(self, tokens: torch.Tensor, truth: TokenTruth) -> dict[str, torch.Tensor]:
-        """Tokens [T, D] of one video -> ``token_loss`` (mean) and ``token_class_accuracy`` (of tokens with a thing)."""
-        seen = self.norm(tokens.float())
-        classes, surfaces_m = truth.classes.to(tokens.device), truth.surfaces_m.to(tokens.device)
-        lengths_m = truth.lengths_m.to(tokens.device)
-        named = self.classes(seen)
-        places = self.places(seen)
-        thing = classes != _BACKGROUND
-        loss = F.cross_entropy(named, classes)
-        known = surfaces_m.isfinite().all(-1)
-        if bool(known.any()):
-            loss = loss + F.smooth_l1_loss(places[known, :3], surfaces_m[known] / UNIT_M, beta=0.1)
-        accuracy = torch.zeros((), device=tokens.device)
-        if bool(thing.any()):
-            loss = loss + F.smooth_l1_loss(places[thing, 3], (lengths_m[thing] / _LENGTH_UNIT_M).log(), beta=0.1)
-            accuracy = (named[thing].argmax(-1) == classes[thing]).float().mean()
-        return {"token_loss": loss, "token_class_accuracy": accuracy}
+    def name_terms(self, tokens: torch.Tensor, words: torch.Tensor, truth: TokenTruth) -> dict[str, torch.Tensor]:
+        """``name_loss`` and ``name_accuracy``: of the patches that show a thing, the likeliest class is shown.
+
+        Args:
+            tokens: [T, D] of one video.
+            words: [K, D], the language model's embeddings of ``LABELS``.
+        """
+        seen = _plain(tokens)
+        shown = merged_rows(truth.shown.to(tokens.device).float(), truth.grid, Fusion.V1_0)
+        named = self.names(seen)
+        patches, of_patch = shown.unflatten(1, (MERGED_PATCHES, -1)), named.unflatten(1, (MERGED_PATCHES, -1))
+        alike = self.word_scale * (seen @ words.float().T) + self.word_bias
+        loss = F.binary_cross_entropy_with_logits(named, shown, reduction="sum") / MERGED_PATCHES
+        loss = loss + F.binary_cross_entropy_with_logits(alike, patches.amax(1), reduction="sum")
+        has_thing = patches.any(-1)
+        right = patches.gather(-1, of_patch.argmax(-1, keepdim=True))[..., 0]
+        accuracy = (right * has_thing).sum() / has_thing.sum().clamp(min=1)
+        return {"name_loss": loss / len(tokens), "name_accuracy": accuracy.detach()}
+
+    def place_terms(self, tokens: torch.Tensor, truth: TokenTruth) -> dict[str, torch.Tensor]:
+        """``place_loss``, and ``depth_error``: mean error of the patches' depth over their true depth."""
+        both = torch.cat((truth.in_camera_m, truth.patches_m), dim=-1).to(tokens.device) / UNIT_M
+        wanted = merged_rows(both, truth.grid, Fusion.V1_0)
+        known = wanted.isfinite()
+        placed = self.places(_plain(tokens))
+        errors = F.smooth_l1_loss(placed, wanted.nan_to_num(0.0), beta=_HUBER, reduction="none")
+        loss = 6 * (errors * known).sum() / known.sum().clamp(min=1)
+        z, true_z = (values.unflatten(1, (MERGED_PATCHES, -1))[..., 2] for values in (placed, wanted))
+        depth = ((z - true_z) / true_z).abs()[true_z.isfinite()]
+        error = depth.mean() if len(depth) else torch.zeros((), device=tokens.device)
+        return {"place_loss": loss, "depth_error": error.detach()}
+
+
+def _plain(tokens: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(tokens.float(), tokens.shape[-1:])

@@ -1,4 +1,7 @@
+import itertools
 import json
+import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +13,7 @@ from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.errors import CheckpointError, ConfigurationError
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
+from spatial_mllm_ros.models.connectors import Fusion, merged_rows
 from spatial_mllm_ros.models.small_architecture import write_new_checkpoint
 from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.true_points import point_tokens
@@ -28,11 +32,12 @@ from spatial_mllm_ros.training.config import (
 from spatial_mllm_ros.training.geometry import run_geometry
 from spatial_mllm_ros.training.geometry_batch import relative_to_first, world_points
 from spatial_mllm_ros.training.geometry_rooms import RoomGeometryBatches
+from spatial_mllm_ros.training.mention_truth import MentionHead, Mentions, thing_truth
 from spatial_mllm_ros.training.sft import run_sft
 from spatial_mllm_ros.training.sft_batch import build_batch
 from spatial_mllm_ros.training.sft_model import SftObjective
 from spatial_mllm_ros.training.sft_rooms import DESCRIBE, RoomRows, description
-from spatial_mllm_ros.training.token_truth import token_truth
+from spatial_mllm_ros.training.token_truth import UNIT_M, TokenTruthHead, token_truth
 
 FAST = PartRates(connector=5e-3, merger=5e-3, language=5e-3, vision=5e-3, spatial=5e-3)
 
@@ -44,7 +49,8 @@ def clip():
 
 def sft_config(start, out, model=None, **run):
     steps = {"steps": 4, "batch_size": 2, "accumulate": 1, "device": "cpu", "save_every": 2, "seed": 4, **run}
-    given = {"trained": PARTS, "token_truth": 1.0, "zeroed": 0.2, "blind": 0.2, **(model or {})}
+    truths = {"token_truth": 1.0, "mention_truth": 1.0}
+    given = {"trained": PARTS, **truths, "zeroed": 0.2, "blind": 0.2, **(model or {})}
     return SftConfig(
         model=SftModelConfig(checkpoint=start, **given),
         data=SftDataConfig(rooms_frames=(4, 2)),
@@ -87,35 +93,108 @@ def test_frames_of_a_room_are_cut_into_samples_from_elsewhere_in_it():
     assert (centres[0, 0] - centres[1, 0]).norm() > 0.3
 
 
-def test_the_truth_of_a_token_is_the_thing_with_the_most_pixels_and_its_surface(clip):
+def test_the_truth_of_a_patch_is_what_its_pixels_show_and_where(clip):
     truth = token_truth(clip)
-    assert truth.classes.shape == (2 * 3 * 4,)
-    scene_from_first = clip.scene_from_cam[0]
+    assert truth.grid == (6, 8)
+    assert truth.shown.shape == (4, 48, len(LABELS))
     fx, fy, cx, cy = (getattr(clip.intrinsics, name) for name in ("fx_px", "fy_px", "cx_px", "cy_px"))
-    checked = 0
-    for token in range(24):
-        pair, row, column = token // 12, token // 4 % 3, token % 4
-        block = (slice(2 * pair, 2 * pair + 2), slice(28 * row, 28 * row + 28), slice(28 * column, 28 * column + 28))
+    first_from_scene = np.linalg.inv(clip.scene_from_cam[0])
+    named = 0
+    for frame, patch in itertools.product(range(4), range(0, 48, 5)):
+        row, column = divmod(patch, 8)
+        block = (frame, slice(14 * row, 14 * row + 14), slice(14 * column, 14 * column + 14))
         ids, counts = np.unique(clip.instance[block].numpy(), return_counts=True)
-        seen = [(count, i) for i, count in zip(ids, counts, strict=True) if i > 0]
-        if not seen or max(seen)[0] < 0.04 * 2 * 28 * 28:
-            assert truth.classes[token] == 0
-            continue
-        thing = clip.annotation.objects[max(seen)[1] - 1]
-        assert LABELS[truth.classes[token] - 1] == thing.label
-        assert float(truth.lengths_m[token]) == pytest.approx(thing.box.size_m.max(), rel=1e-5)
-        frame, v, u = (
-            values + start.start
-            for values, start in zip(np.nonzero(clip.instance[block].numpy() == thing.id), block, strict=True)
-        )
-        z = clip.depth_m.numpy()[frame, v, u]
-        in_cam = np.stack(((u - cx) / fx * z, (v - cy) / fy * z, z, np.ones_like(z)), -1)
-        in_scene = np.einsum("nij,nj->ni", clip.scene_from_cam[frame], in_cam)
-        in_first = (np.linalg.inv(scene_from_first) @ in_scene.T).T[:, :3]
-        expected = np.nanmean(in_first, axis=0)
-        assert truth.surfaces_m[token].numpy() == pytest.approx(expected, abs=2e-3)
-        checked += 1
-    assert checked >= 3
+        share = Counter()
+        for number, count in zip(ids, counts, strict=True):
+            if number > 0:
+                share[clip.annotation.objects[number - 1].label] += count / 14**2
+        expected = {label for label, part in share.items() if part >= 0.04}
+        assert {LABELS[k] for k in torch.nonzero(truth.shown[frame, patch])[:, 0]} == expected
+        named += len(expected)
+        z = clip.depth_m[block].numpy()
+        v, u = np.mgrid[block[1], block[2]]
+        in_camera = np.stack(((u - cx) / fx * z, (v - cy) / fy * z, z, np.ones_like(z)), -1)
+        in_first = in_camera @ (first_from_scene @ clip.scene_from_cam[frame]).T
+        for values, wanted in ((truth.in_camera_m, in_camera), (truth.patches_m, in_first)):
+            mean = np.nanmean(wanted[..., :3].reshape(-1, 3), axis=0)
+            assert values[frame, patch].numpy() == pytest.approx(mean, abs=2e-3)
+    assert named >= 5
+
+
+def test_readings_of_tokens_know_their_eight_patches_by_frame_row_and_column(clip):
+    truth = token_truth(clip)
+    head = TokenTruthHead(16)
+    tokens, words = torch.randn(2 * 3 * 4, 16), torch.randn(len(LABELS), 16)
+    token, patch_in_token = 17, 6  # frame pair 1, row 1, column 1; second frame, lower row, left column
+    frame, row, column = 3, 3, 2
+    place = truth.patches_m[frame, row * 8 + column]
+    with torch.no_grad():
+        for parameter in head.places.parameters():
+            parameter.zero_()
+        head.places.bias.view(8, 6)[patch_in_token, 3:] = place / UNIT_M
+    merged = merged_rows(truth.patches_m, truth.grid, Fusion.V1_0).view(-1, 8, 3)
+    assert torch.equal(merged[token, patch_in_token], place)
+    better = head.place_terms(tokens, truth)["place_loss"]
+    other = replace(truth, patches_m=truth.patches_m.flip(1))
+    assert better != head.place_terms(tokens, other)["place_loss"]
+    # A token that is the sum of the words of what it shows is named better than one of other words.
+    shown = merged_rows(truth.shown.float(), truth.grid, Fusion.V1_0).view(-1, 8, len(LABELS)).amax(1)
+    right = head.name_terms(shown @ words, words, truth)["name_loss"]
+    assert right < head.name_terms(shown.roll(1, dims=1) @ words, words, truth)["name_loss"]
+
+
+def test_things_are_told_as_the_annotation_has_them(clip):
+    truth, scene = thing_truth(clip.annotation), clip.annotation
+    counts = Counter(thing.label for thing in scene.objects)
+    first_from_scene = np.linalg.inv(clip.scene_from_cam[0])
+    single = 0
+    for number, label in enumerate(LABELS):
+        present, count, *centre, length, first_seen = truth[number].tolist()
+        if not counts[label]:
+            assert present == 0
+            assert math.isnan(count)
+        elif present == 1:
+            assert count * 3 == pytest.approx(counts[label])
+            assert 0 <= first_seen <= 2
+        else:  # there, but hardly seen
+            assert math.isnan(present)
+        if counts[label] == 1 and present == 1:
+            box = next(thing.box for thing in scene.objects if thing.label == label)
+            wanted = (first_from_scene @ np.append(box.centre_m, 1.0))[:3]
+            assert np.array(centre) * UNIT_M == pytest.approx(wanted, abs=1e-4)
+            assert math.exp(length) == pytest.approx(box.size_m.max(), rel=1e-5)
+            single += 1
+        else:
+            assert math.isnan(centre[0])
+    assert single >= 2
+
+
+def test_names_of_things_are_found_among_tokens_and_the_longest_one_counts(start):
+    tokenizer = load_spatial_mllm(start).tokenizer
+    ids = tokenizer.encode_text("Is the washing machine, a sink or the chair near?")
+    found = Mentions(tokenizer).of(ids)
+    named = [(LABELS[k], tokenizer.decode(ids[: n + 1])) for n, k in enumerate(found) if k >= 0]
+    assert [label for label, _ in named] == ["washing machine", "sink", "chair"]
+    assert all(text.endswith(label) for label, text in named)
+
+
+def test_readings_of_mentions_count_what_is_known_and_nothing_else():
+    head = MentionHead(8)
+    middle, last = torch.randn(3, 8), torch.randn(2, 8)
+    numbers = torch.tensor([2.0, 0.5])
+    truth = torch.full((3, 7), math.nan)
+    nothing = head(middle, truth, last[:0], numbers[:0])
+    assert float(nothing["mention_loss"].detach()) == 0
+    truth[1] = head.things(middle)[1].detach()
+    truth[1, 2] += 2.0
+    found = head(middle, truth, last[:0], numbers[:0])
+    assert float(found["place_error_m"]) == pytest.approx(2.0 * UNIT_M, rel=1e-5)
+    assert float(found["mention_loss"].detach()) == pytest.approx((2.0 - 0.1) / 3, rel=1e-5)  # Huber 0.2, three names
+    with torch.no_grad():
+        head.answers[1].weight.zero_()
+        head.answers[1].bias.fill_(math.log(2.0))
+    answers = head(middle[:0], truth[:0], last, numbers)
+    assert float(answers["answer_error"]) == pytest.approx(math.log(4.0) / 2, rel=1e-5)
 
 
 def test_tokens_of_true_points_have_one_length_and_tell_points_apart():
@@ -218,6 +297,24 @@ def test_every_row_asks_for_the_description_unless_told_not_to(start):
     assert len(texts) > 8
     bare = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_describe=False), seed=0).rows(3, 2)[1]
     assert not any(DESCRIBE in loaded.tokenizer.decode(torch.tensor(d.ids)) for d in bare.dialogues)
+
+
+def test_without_dialogues_the_language_model_does_not_run_and_tokens_are_learned(start, tmp_path, monkeypatch):
+    config = sft_config(start, tmp_path / "run", {"trained": ("connector", "merger", "vision", "spatial")}, steps=6)
+    data = replace(config.data, rooms_questions=0, rooms_describe=False, rooms_frames=(4,))
+
+    def refuse(*_, **__):
+        raise AssertionError("the language model ran")
+
+    monkeypatch.setattr(SftObjective, "_answers", refuse)
+    finished = run_sft(replace(config, data=data, model=replace(config.model, mention_truth=0.0)))
+    found = rows(finished.parent)
+    assert found[-1]["loss"] < found[0]["loss"] - 1.0
+    before, after = (load_spatial_mllm(folder).model.state_dict() for folder in (start, finished))
+    changed = {name.split(".")[1] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"connector", "visual", "spatial_encoder"}
+    with pytest.raises(ConfigurationError, match="nothing to learn"):
+        replace(config, data=data, model=replace(config.model, token_truth=0.0))
 
 
 def test_the_vggt_of_another_checkpoint_is_taken_and_kept(start, smallest, tmp_path):

@@ -27,6 +27,18 @@ def points_in_first_camera(depth_m: torch.Tensor, scene_from_cam: np.ndarray, in
     return torch.from_numpy(np.stack(frames)).float()
 
 
+def points_in_camera(depth_m: torch.Tensor, intrinsics: Intrinsics) -> torch.Tensor:
+    """The point of every pixel, float32 [S, H, W, 3], metres, in its own frame's camera; NaN where there is none.
+
+    Args:
+        depth_m: float32 [S, H, W]; what is not finite and above 0 is not known.
+        intrinsics: of all frames.
+    """
+    known = depth_m.isfinite() & (depth_m > 0)
+    points = torch.from_numpy(np.stack([unproject_depth(depth, intrinsics, 1) for depth in depth_m.cpu().numpy()]))
+    return torch.where(known[..., None].cpu(), points.float(), torch.nan)
+
+
 def blocks_of(values: torch.Tensor, frames: int, side_px: int) -> torch.Tensor:
     """[S, H, W, C] cut into blocks: [S/frames * H/side * W/side, frames * side * side, C], by time, row, column."""
     total, height, width, channels = values.shape
