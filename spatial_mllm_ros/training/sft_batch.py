@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from spatial_mllm_ros.errors import QuestionError, SampleRejectedError
@@ -13,7 +12,7 @@ from spatial_mllm_ros.models.mrope import MropeRule, mrope_position_ids
 from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.prompts import context_ids, question_ids
 from spatial_mllm_ros.models.tokenization import TURN_END, TURN_START, ChatTokenizer
-from spatial_mllm_ros.training.mention_truth import NOBODY
+from spatial_mllm_ros.training.mention_truth import READINGS
 from spatial_mllm_ros.training.token_truth import TokenTruth
 
 IGNORED = -100  # label of tokens that are not learned
@@ -27,29 +26,27 @@ class Dialogue:
     Attributes:
         ids: token ids.
         labels: the same ids where a token belongs to an answer or ends it, else IGNORED.
-        mentions: per token the thing that a question names with it, see ``Mentions.of``; empty: not looked for.
-        number: the answer, where it is a number above 0 and to be read from the model's states as well.
+        readings: float32 [tokens, READINGS], what is to be read from the model's states, see ``mention_truth``; None:
+            nothing.
     """
 
     ids: list[int]
     labels: list[int]
-    mentions: Sequence[int] = ()
-    number: float | None = None
+    readings: torch.Tensor | None = None
+
+    @property
+    def answer_start(self) -> int:
+        """Index of the first token of the first answer."""
+        return next(place for place, label in enumerate(self.labels) if label != IGNORED)
 
 
 @dataclass(frozen=True, eq=False)
 class SftRow:
-    """A video or image with dialogues about it, and where they are known what its tokens show and its things are.
-
-    Attributes:
-        truth: of the visual tokens.
-        things: float32 [K, NUMBERS], see ``mention_truth.thing_truth``.
-    """
+    """A video or image with dialogues about it, and what its tokens show where that is known."""
 
     prepared: PreparedVideo | PreparedImage
     dialogues: Sequence[Dialogue]
     truth: TokenTruth | None = None
-    things: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +61,7 @@ class SftBatch:
             or bool [B, 1, L, L] where dialogues share a context.
         prepared: the media of the rows, in order.
         truths: what their visual tokens show, None where it is not known.
-        things: what is true of the things in them, None where it is not known.
-        mentions: int64 [B, L], which thing a question names with a token; NOBODY elsewhere.
-        numbers: float32 [B, L], at the token before an answer that is a number this number, else NaN.
+        readings: float32 [B, L, READINGS], what is to be read from the model's states; NaN where nothing is.
     """
 
     input_ids: torch.Tensor
@@ -75,9 +70,7 @@ class SftBatch:
     attention_mask: torch.Tensor | None
     prepared: tuple[PreparedVideo | PreparedImage, ...]
     truths: tuple[TokenTruth | None, ...]
-    things: tuple[torch.Tensor | None, ...]
-    mentions: torch.Tensor
-    numbers: torch.Tensor
+    readings: torch.Tensor
 
     @property
     def learned_tokens(self) -> int:
@@ -125,18 +118,17 @@ def build_batch(tokenizer: ChatTokenizer, rows: Sequence[SftRow], rule: MropeRul
     labels = torch.full((count, length), IGNORED)
     positions = torch.ones((3, count, length), dtype=torch.long)
     owner = torch.full((count, length), _PADDING)
-    mentions, numbers = torch.full((count, length), NOBODY), torch.full((count, length), torch.nan)
-    for row, (ids, learned, places, blocks, named, answers) in enumerate(built):
+    readings = torch.full((count, length, READINGS), torch.nan)
+    for row, (ids, learned, places, blocks, read) in enumerate(built):
         size = ids.shape[0]
         input_ids[row, :size], labels[row, :size], owner[row, :size] = ids, learned, blocks
-        mentions[row, :size], numbers[row, :size] = named, answers
-        positions[:, row, :size] = places
-    media, truths, things = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "truth", "things"))
-    return SftBatch(input_ids, labels, positions, _mask(owner), media, truths, things, mentions, numbers)
+        positions[:, row, :size], readings[row, :size] = places, read
+    media, truths = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "truth"))
+    return SftBatch(input_ids, labels, positions, _mask(owner), media, truths, readings)
 
 
 def _row(tokenizer: ChatTokenizer, row: SftRow, rule: MropeRule) -> tuple[torch.Tensor, ...]:
-    """Ids, labels, positions [3, L], owners (0 the context, n the n-th dialogue), mentions, numbers."""
+    """Ids, labels, positions [3, L], owners (0 the context, n the n-th dialogue), readings."""
     prepared = row.prepared
     context = context_ids(tokenizer, prepared)
     is_video = isinstance(prepared, PreparedVideo)
@@ -151,22 +143,16 @@ def _row(tokenizer: ChatTokenizer, row: SftRow, rule: MropeRule) -> tuple[torch.
     after = int(places.max()) + 1
     ids, labels, blocks = list(context), [IGNORED] * len(context), [_CONTEXT] * len(context)
     positions = [places[:, 0]]
-    mentions, answers = [NOBODY] * len(context), [torch.nan] * len(context)
+    readings = [torch.full((len(context), READINGS), torch.nan)]
     for number, dialogue in enumerate(row.dialogues, 1):
         ids += dialogue.ids
-        mentions += dialogue.mentions or [NOBODY] * len(dialogue.ids)
-        answers += [torch.nan] * len(dialogue.ids)
-        if dialogue.number is not None:
-            answered = int(np.flatnonzero(np.array(dialogue.labels) != IGNORED)[0])
-            answers[answered - 1 - len(dialogue.ids)] = dialogue.number
+        none = torch.full((len(dialogue.ids), READINGS), torch.nan)
+        readings.append(none if dialogue.readings is None else dialogue.readings)
         labels += dialogue.labels
         blocks += [number] * len(dialogue.ids)
         positions.append(torch.arange(after, after + len(dialogue.ids)).expand(3, -1))
-    return (
-        *(torch.tensor(values) for values in (ids, labels)),
-        torch.cat(positions, dim=1),
-        *(torch.tensor(values) for values in (blocks, mentions, answers)),
-    )
+    ids_and_labels = (torch.tensor(ids), torch.tensor(labels))
+    return (*ids_and_labels, torch.cat(positions, dim=1), torch.tensor(blocks), torch.cat(readings))
 
 
 def _mask(owner: torch.Tensor) -> torch.Tensor | None:

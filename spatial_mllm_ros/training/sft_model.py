@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.true_points import point_tokens
 from spatial_mllm_ros.training.config import SftModelConfig
-from spatial_mllm_ros.training.mention_truth import NOBODY, NUMBERS, MentionHead
+from spatial_mllm_ros.training.mention_truth import MentionHead
 from spatial_mllm_ros.training.sft_batch import IGNORED, SftBatch
 from spatial_mllm_ros.training.token_truth import TokenTruth, TokenTruthHead
 
@@ -109,13 +110,14 @@ class SftObjective(nn.Module):
         self._mention_weight = config.mention_truth if config is not None else 0.0
         self.token_head = TokenTruthHead(width) if self._token_weight else None
         self.mention_head = MentionHead(width) if self._mention_weight else None
-        self._middle: torch.Tensor | None = None
+        self._states: dict[str, torch.Tensor] = {}
         if self.mention_head is not None:
             layers = model.model.language_model.layers
-            layers[len(layers) // 2].register_forward_hook(self._keep_middle)
+            for name, layer in (("middle", layers[len(layers) // 2]), ("later", layers[-2])):
+                layer.register_forward_hook(partial(self._keep, name))
 
-    def _keep_middle(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        self._middle = output[0] if isinstance(output, tuple) else output
+    def _keep(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._states[name] = output[0] if isinstance(output, tuple) else output
 
     def dropped_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns with the model and is no part of the finished one."""
@@ -163,21 +165,13 @@ class SftObjective(nn.Module):
         return loss, terms
 
     def _mention_terms(self, head: MentionHead, batch: SftBatch, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self._middle is None:
-            raise TrainingError("The language model's middle layer gave no states; its layers have been replaced.")
-        middle, self._middle = self._middle, None
-        known = torch.tensor([things is not None for things in batch.things])
-        row, place = torch.nonzero((batch.mentions != NOBODY) & known[:, None], as_tuple=True)
-        empty = hidden.new_zeros(0)
-        truth = [batch.things[r][batch.mentions[r, p]] for r, p in zip(row.tolist(), place.tolist(), strict=True)]
-        numbers = batch.numbers.to(hidden.device)
-        begins = numbers.isfinite()
-        return head(
-            middle[row.to(middle.device), place.to(middle.device)],
-            torch.stack(truth).to(hidden.device) if truth else empty.view(0, NUMBERS),
-            hidden[begins],
-            numbers[begins],
-        )
+        states, self._states = self._states, {}
+        if set(states) != {"middle", "later"}:
+            raise TrainingError("The language model's layers gave no states; they have been replaced.")
+        wanted = batch.readings.to(hidden.device)
+        read = wanted.isfinite().any(-1)
+        terms: dict[str, torch.Tensor] = head(states["middle"][read], states["later"][read], hidden[read], wanted[read])
+        return terms
 
     def _visual_rows(self, batch: SftBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Visual tokens [n, D] of all rows after each other, and the means of the token head's terms.

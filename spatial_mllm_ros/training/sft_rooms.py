@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+import string
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
+import torch
 
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig
@@ -22,14 +25,21 @@ from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import user_text
 from spatial_mllm_ros.training.config import SftDataConfig
-from spatial_mllm_ros.training.mention_truth import Mentions, thing_truth
-from spatial_mllm_ros.training.sft_batch import IGNORED, Dialogue, SftRow, encode_dialogue
+from spatial_mllm_ros.training.mention_truth import (
+    ANSWER,
+    NOBODY,
+    READINGS,
+    Mentions,
+    ThingTruth,
+    mention_truth,
+    thing_truth,
+)
+from spatial_mllm_ros.training.sft_batch import Dialogue, SftRow, encode_dialogue
 from spatial_mllm_ros.training.token_truth import token_truth
 
 _ROOMS = "rooms 1"
 _SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
 _SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
-_NO_TOKEN = -1
 _LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
 DESCRIBE = "List the objects that are in this video, and the size of the rooms."
 
@@ -77,26 +87,28 @@ class RoomRows:
         return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]
 
     def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
-        fusion = self._loaded.fusion
-        dialogues = [
-            self._dialogue(
-                user_text(q.text, q.options, fusion, numeric=q.type.is_number),
-                q.truth,
-                number=float(q.truth) if q.type.is_number else None,
-            )
-            for q in questions
-        ]
+        fusion, things = self._loaded.fusion, thing_truth(clip.annotation)
+        dialogues = [self._dialogue(question, things) for question in questions]
         if self._data.rooms_describe:
-            dialogues.append(self._dialogue(user_text(DESCRIBE, (), fusion), description(clip.annotation)))
+            asked = (user_text(DESCRIBE, (), fusion), description(clip.annotation))
+            dialogues.append(encode_dialogue(self._loaded.tokenizer, [asked]))
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
-        return SftRow(prepared, dialogues, token_truth(clip), thing_truth(clip.annotation))
+        return SftRow(prepared, dialogues, token_truth(clip))
 
-    def _dialogue(self, question: str, answer: str, number: float | None = None) -> Dialogue:
-        plain = encode_dialogue(self._loaded.tokenizer, [(question, answer)])
-        named = self._mentions.of(
-            [i if label == IGNORED else -1 for i, label in zip(plain.ids, plain.labels, strict=True)]
+    def _dialogue(self, question: SceneQuestion, things: ThingTruth) -> Dialogue:
+        tokenizer, options = self._loaded.tokenizer, question.options
+        text = user_text(question.text, options, self._loaded.fusion, numeric=question.type.is_number)
+        plain = encode_dialogue(tokenizer, [(text, question.truth)])
+        named = self._mentions.of(plain.ids[: plain.answer_start])
+        in_sentence = sum(label != NOBODY for label in self._mentions.of(tokenizer.encode_text(question.text)))
+        right = string.ascii_uppercase.index(question.truth) if options else 0
+        readings = torch.full((len(plain.ids), READINGS), torch.nan)
+        readings[: len(named)] = mention_truth(
+            named, things, in_sentence=in_sentence, options=len(options), right=right
         )
-        return replace(plain, mentions=named, number=number)
+        if question.type.is_number:
+            readings[plain.answer_start - 1, ANSWER] = math.log(float(question.truth))
+        return replace(plain, readings=readings)
 
     def _clip(self, frames: int) -> ClipConfig:
         height, width = self._loaded.budget.size_px(*_SHAPE_PX)  # what the model sees, so that nothing is resized

@@ -32,7 +32,7 @@ from spatial_mllm_ros.training.config import (
 from spatial_mllm_ros.training.geometry import run_geometry
 from spatial_mllm_ros.training.geometry_batch import relative_to_first, world_points
 from spatial_mllm_ros.training.geometry_rooms import RoomGeometryBatches
-from spatial_mllm_ros.training.mention_truth import MentionHead, Mentions, thing_truth
+from spatial_mllm_ros.training.mention_truth import MentionHead, Mentions, ThingTruth, mention_truth, thing_truth
 from spatial_mllm_ros.training.sft import run_sft
 from spatial_mllm_ros.training.sft_batch import build_batch
 from spatial_mllm_ros.training.sft_model import SftObjective
@@ -147,9 +147,9 @@ def test_things_are_told_as_the_annotation_has_them(clip):
     truth, scene = thing_truth(clip.annotation), clip.annotation
     counts = Counter(thing.label for thing in scene.objects)
     first_from_scene = np.linalg.inv(clip.scene_from_cam[0])
-    single = 0
+    single = {}
     for number, label in enumerate(LABELS):
-        present, count, *centre, length, first_seen = truth[number].tolist()
+        present, count, *centre, length, first_seen = truth.numbers[number].tolist()
         if not counts[label]:
             assert present == 0
             assert math.isnan(count)
@@ -163,10 +163,77 @@ def test_things_are_told_as_the_annotation_has_them(clip):
             wanted = (first_from_scene @ np.append(box.centre_m, 1.0))[:3]
             assert np.array(centre) * UNIT_M == pytest.approx(wanted, abs=1e-4)
             assert math.exp(length) == pytest.approx(box.size_m.max(), rel=1e-5)
-            single += 1
+            single[number] = box
         else:
             assert math.isnan(centre[0])
-    assert single >= 2
+    assert len(single) >= 2
+    one, other = list(single)[:2]
+    centres_apart = np.linalg.norm(single[one].centre_m - single[other].centre_m)
+    assert 0 <= truth.distances_m[one, other] < centres_apart
+    assert truth.distances_m[one, other] == truth.distances_m[other, one]
+
+
+@pytest.fixture
+def things():
+    """Five classes on a plan: 3 stands at the origin, 5 two metres north, 7 to the east, 9 south-west, 11 unknown."""
+    numbers, plan, apart = np.full((40, 7), np.nan), np.full((40, 2), np.nan), np.full((40, 40), np.nan)
+    for label, place, first_seen in ((3, (0, 0), 0.2), (5, (0, 2), 0.6), (7, (3, 0.5), 0.1), (9, (-1, -2), 1.0)):
+        plan[label] = place
+        numbers[label] = (1, 1 / 3, *place, 0, 0, first_seen)
+    known = [3, 5, 7, 9]
+    apart[np.ix_(known, known)] = np.linalg.norm(plan[known][:, None] - plan[known], axis=-1)
+    return ThingTruth(numbers, plan, apart)
+
+
+def test_a_thing_is_told_from_the_one_before_it_and_in_the_eyes_of_who_faces_the_second_from_the_first(things):
+    named = [-1, 3, -1, 5, -1, 7, 9, 11]
+    read = mention_truth(named, things, in_sentence=5).numpy()
+    assert not np.isfinite(read[[0, 2, 4]]).any()
+    assert read[1, 1] == pytest.approx(1 / 3)
+    assert not np.isfinite(read[1, 7:]).any()  # nothing was named before it
+    later, to_previous, to_first, right, ahead = read[5, 7:12]
+    assert later == pytest.approx(0.1 - 0.6)
+    assert math.exp(to_previous) == pytest.approx(math.hypot(3, 1.5))
+    assert math.exp(to_first) == pytest.approx(math.hypot(3, 0.5))
+    assert (right * UNIT_M, ahead * UNIT_M) == pytest.approx((3, 0.5))  # from 3 facing north, 7 is to the east
+    assert read[6, 10:12] * UNIT_M == pytest.approx((-1, -2))
+    assert not np.isfinite(read[7, 7:]).any()
+
+
+def test_the_last_name_of_each_option_tells_whether_it_is_the_right_one(things):
+    closest = mention_truth([5, 7, 3, -1, -1, 5, -1, 7], things, in_sentence=3, options=2, right=1).numpy()
+    assert closest[[5, 7], 12].tolist() == [0.0, 1.0]
+    assert np.isfinite(closest[:, 12]).sum() == 2
+    # Options are compared with what is asked about, the last name before them.
+    assert math.exp(closest[7, 9]) == pytest.approx(math.hypot(3, 0.5))
+    order = mention_truth([3, 5, -1, 3, 5, -1, 5, 3], things, in_sentence=2, options=2, right=0).numpy()
+    assert order[[4, 7], 12].tolist() == [1.0, 0.0]
+    assert order[7, 7] == pytest.approx(0.2 - 0.6)
+    assert not np.isfinite(mention_truth([3, 5, 7, -1], things, in_sentence=3, options=2).numpy()[:, 12]).any()
+
+
+def test_questions_about_rooms_know_their_options_and_numbers(start):
+    loaded = load_spatial_mllm(start)
+    source = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_questions=2, rooms_describe=False), seed=0)
+    seen = {True: 0, False: 0}
+    for row in source.rows(3, 4):
+        batch = build_batch(loaded.tokenizer, [row], loaded.model.model.mrope_rule)
+        assert int(batch.readings[0].isfinite().any(-1).sum()) == sum(
+            int(d.readings.isfinite().any(-1).sum()) for d in row.dialogues
+        )
+        for dialogue in row.dialogues:
+            text = loaded.tokenizer.decode(torch.tensor(dialogue.ids))
+            answer = loaded.tokenizer.decode([label for label in dialogue.labels if label >= 0])
+            number = dialogue.readings[dialogue.answer_start - 1, 13]
+            assert bool(number.isfinite()) == ("Options" not in text)
+            if number.isfinite():
+                assert math.exp(number) == pytest.approx(float(answer), rel=1e-5)
+            rights = dialogue.readings[:, 12][dialogue.readings[:, 12].isfinite()].tolist()
+            if rights:
+                assert rights.index(1.0) == "ABCD".index(answer)
+                assert sum(rights) == 1
+            seen[bool(rights)] += 1
+    assert min(seen.values()) >= 4
 
 
 def test_names_of_things_are_found_among_tokens_and_the_longest_one_counts(start):
@@ -180,21 +247,25 @@ def test_names_of_things_are_found_among_tokens_and_the_longest_one_counts(start
 
 def test_readings_of_mentions_count_what_is_known_and_nothing_else():
     head = MentionHead(8)
-    middle, last = torch.randn(3, 8), torch.randn(2, 8)
-    numbers = torch.tensor([2.0, 0.5])
-    truth = torch.full((3, 7), math.nan)
-    nothing = head(middle, truth, last[:0], numbers[:0])
+    states, wanted = torch.randn(3, 8), torch.full((3, 14), math.nan)
+    nothing = head(states, states, states, wanted)
     assert float(nothing["mention_loss"].detach()) == 0
-    truth[1] = head.things(middle)[1].detach()
-    truth[1, 2] += 2.0
-    found = head(middle, truth, last[:0], numbers[:0])
-    assert float(found["place_error_m"]) == pytest.approx(2.0 * UNIT_M, rel=1e-5)
-    assert float(found["mention_loss"].detach()) == pytest.approx((2.0 - 0.1) / 3, rel=1e-5)  # Huber 0.2, three names
+    wanted[1, 0] = wanted[2, 0] = head.things(states)[1:, 0].detach().sum() * 0  # two names
     with torch.no_grad():
-        head.answers[1].weight.zero_()
+        for part in (head.things, head.relations, head.answers):
+            part[1].weight.zero_()
+            part[1].bias.zero_()
         head.answers[1].bias.fill_(math.log(2.0))
-    answers = head(middle[:0], truth[:0], last, numbers)
-    assert float(answers["answer_error"]) == pytest.approx(math.log(4.0) / 2, rel=1e-5)
+        head.relations[1].bias[5] = 1.0
+    wanted[1, 2:5] = torch.tensor([2.0, 0.0, 0.0])
+    found = head(states, states, states, wanted)
+    assert float(found["place_error_m"]) == pytest.approx(2.0 * UNIT_M, rel=1e-5)
+    assert float(found["mention_loss"].detach()) == pytest.approx((2.0 - 0.1) / 2, rel=1e-5)  # Huber 0.2, two names
+    wanted[0, 13] = math.log(8.0)
+    wanted[1, 12], wanted[2, 12] = 0.0, 1.0
+    found = head(states, states, states, wanted)
+    assert float(found["answer_error"]) == pytest.approx(math.log(4.0), rel=1e-5)
+    assert float(found["options_right"]) == pytest.approx(0.5)
 
 
 def test_tokens_of_true_points_have_one_length_and_tell_points_apart():
