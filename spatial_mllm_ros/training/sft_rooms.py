@@ -79,9 +79,13 @@ class RoomRows:
         }
         self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
 
-    def rows(self, number: int, count: int) -> list[SftRow]:
-        """``count`` rows of a step's part ``number``: always the same ones."""
-        frames = self._data.rooms_frames[number % len(self._data.rooms_frames)]
+    def rows(self, number: int, count: int, turn: int) -> list[SftRow]:
+        """``count`` rows of a step's part ``number``: always the same ones.
+
+        Args:
+            turn: which number of frames they have. Processes that wait for each other should have the same one.
+        """
+        frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
         config = StreamConfig(worlds=count, clip=self._clip(frames), questions_per_type=self._data.rooms_questions)
         batch = RoomStream(config).batch(self._first + number)
         return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]

@@ -93,7 +93,7 @@ class SftStage:
             parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         else:
             first = (step * ranks + rank) * accumulate
-            parts = [self._rooms.rows(number, size) for number in range(first, first + accumulate)]
+            parts = [self._rooms.rows(first + n, size, turn=step * accumulate + n) for n in range(accumulate)]
         rule, tokenizer = self._loaded.model.model.mrope_rule, self._loaded.tokenizer
         return [build_batch(tokenizer, part, rule) for part in parts]
 

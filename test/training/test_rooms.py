@@ -33,10 +33,12 @@ from spatial_mllm_ros.training.geometry import run_geometry
 from spatial_mllm_ros.training.geometry_batch import relative_to_first, world_points
 from spatial_mllm_ros.training.geometry_rooms import RoomGeometryBatches
 from spatial_mllm_ros.training.mention_truth import MentionHead, Mentions, ThingTruth, mention_truth, thing_truth
+from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft import run_sft
 from spatial_mllm_ros.training.sft_batch import build_batch
 from spatial_mllm_ros.training.sft_model import SftObjective
 from spatial_mllm_ros.training.sft_rooms import DESCRIBE, RoomRows, description
+from spatial_mllm_ros.training.sft_stage import SftStage
 from spatial_mllm_ros.training.token_truth import UNIT_M, TokenTruthHead, token_truth
 
 FAST = PartRates(connector=5e-3, merger=5e-3, language=5e-3, vision=5e-3, spatial=5e-3)
@@ -216,7 +218,7 @@ def test_questions_about_rooms_know_their_options_and_numbers(start):
     loaded = load_spatial_mllm(start)
     source = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_questions=2, rooms_describe=False), seed=0)
     seen = {True: 0, False: 0}
-    for row in source.rows(3, 4):
+    for row in source.rows(3, 4, 0):
         batch = build_batch(loaded.tokenizer, [row], loaded.model.model.mrope_rule)
         assert int(batch.readings[0].isfinite().any(-1).sum()) == sum(
             int(d.readings.isfinite().any(-1).sum()) for d in row.dialogues
@@ -303,10 +305,10 @@ def test_the_loss_on_rooms_falls(whole):
 def test_a_run_on_rooms_broken_off_and_resumed_is_the_same_run(whole, start, tmp_path, monkeypatch):
     out, made = tmp_path / "run", RoomRows.rows
 
-    def broken(self, number, count):
+    def broken(self, number, count, turn):
         if number == 3:
             raise KeyboardInterrupt
-        return made(self, number, count)
+        return made(self, number, count, turn)
 
     monkeypatch.setattr(RoomRows, "rows", broken)
     with pytest.raises(KeyboardInterrupt):
@@ -345,7 +347,7 @@ def test_geometry_trains_on_rooms(start, tmp_path):
 def test_a_blind_model_sees_no_difference_and_a_zeroed_one_reads_no_points(start):
     loaded = load_spatial_mllm(start)
     source = RoomRows(loaded, SftDataConfig(rooms_frames=(4,)), seed=0)
-    one, other = source.rows(0, 1)[0], source.rows(1, 1)[0]
+    one, other = source.rows(0, 1, 0)[0], source.rows(1, 1, 0)[0]
 
     def loss(row, **model):
         settings = SftModelConfig(checkpoint=start, **model)
@@ -362,12 +364,24 @@ def test_a_blind_model_sees_no_difference_and_a_zeroed_one_reads_no_points(start
 
 def test_every_row_asks_for_the_description_unless_told_not_to(start):
     loaded = load_spatial_mllm(start)
-    row = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_questions=2), seed=0).rows(3, 2)[1]
+    row = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_questions=2), seed=0).rows(3, 2, 0)[1]
     texts = [loaded.tokenizer.decode(torch.tensor(dialogue.ids)) for dialogue in row.dialogues]
     assert DESCRIBE in texts[-1]
     assert len(texts) > 8
-    bare = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_describe=False), seed=0).rows(3, 2)[1]
+    bare = RoomRows(loaded, SftDataConfig(rooms_frames=(4,), rooms_describe=False), seed=0).rows(3, 2, 0)[1]
     assert not any(DESCRIBE in loaded.tokenizer.decode(torch.tensor(d.ids)) for d in bare.dialogues)
+
+
+def test_processes_of_one_step_have_clips_of_equal_length_in_other_rooms(start, tmp_path):
+    loaded = load_spatial_mllm(start)
+    with SftStage(loaded, sft_config(start, tmp_path), BadSamples(tmp_path / "bad.jsonl")) as stage:
+        lengths, rooms = {}, {}
+        for step, rank in itertools.product(range(2), range(2)):
+            (batch,) = stage.batches(step, rank, 2)
+            lengths[step, rank] = {int(item.video_grid_thw[0, 0]) for item in batch.prepared}
+            rooms[step, rank] = float(batch.prepared[0].spatial_images.sum())
+    assert lengths == {(0, 0): {2}, (0, 1): {2}, (1, 0): {1}, (1, 1): {1}}
+    assert len(set(rooms.values())) == 4
 
 
 def test_without_dialogues_the_language_model_does_not_run_and_tokens_are_learned(start, tmp_path, monkeypatch):
