@@ -181,13 +181,15 @@ def _open(vggt: VGGT, size: Size, exported: ExportedModel | None) -> tuple[list[
     weights = float(sum(parameter.nbytes for parameter in vggt.parameters()))
     opened: dict[str, float] = {"torch": weights, "plain": weights}
     backends: list[EngineBackend] = [TorchBackend(vggt), PlainVggt(vggt)]
+    half = TorchBackend(to_precision(copy.deepcopy(vggt), Precision.BF16))
+    half.name = "torch-bf16"
+    backends.append(half)
+    opened[half.name] = weights
     if not size.exported:
         return backends, opened
     compiled = TorchBackend(vggt, compiled=True)
-    half = TorchBackend(to_precision(copy.deepcopy(vggt), Precision.BF16))
-    half.name = "torch-bf16"
-    backends += [compiled, half]
-    opened |= {compiled.name: weights, half.name: weights}
+    backends.append(compiled)
+    opened[compiled.name] = weights
     for provider in available_providers():
         if exported is None or provider == "tensorrt":
             continue
