@@ -22,6 +22,9 @@ from spatial_mllm_ros.models.preparation import PATCH_PX
 UNIT_M = 3.0
 _SMALLEST_SHARE = 0.04  # of a patch's pixels: less of a thing does not count as shown
 _HUBER = 0.1  # of UNIT_M: errors beyond 30 cm count linearly
+# Balanced so that names, depth and the motion of the camera weigh about the same; where frames of a walk lie far apart
+# most of the error in the first camera's frame is that of poses nobody could tell, and would drown the depth.
+_NAMES, _IN_CAMERA, _IN_FIRST_CAMERA = 0.25, 20.0, 2.0
 _RARE = -4.0  # log-odds that readings of names begin with: a patch shows 2 % of the classes
 
 
@@ -86,16 +89,17 @@ class TokenTruthHead(nn.Module):
         has_thing = patches.any(-1)
         right = patches.gather(-1, of_patch.argmax(-1, keepdim=True))[..., 0]
         accuracy = (right * has_thing).sum() / has_thing.sum().clamp(min=1)
-        return {"name_loss": loss / len(tokens), "name_accuracy": accuracy.detach()}
+        return {"name_loss": _NAMES * loss / len(tokens), "name_accuracy": accuracy.detach()}
 
     def place_terms(self, tokens: torch.Tensor, truth: TokenTruth) -> dict[str, torch.Tensor]:
         """``place_loss``, and ``depth_error``: mean error of the patches' depth over their true depth."""
         both = torch.cat((truth.in_camera_m, truth.patches_m), dim=-1).to(tokens.device) / UNIT_M
+        weights = torch.tensor([_IN_CAMERA] * 3 + [_IN_FIRST_CAMERA] * 3, device=tokens.device).repeat(MERGED_PATCHES)
         wanted = merged_rows(both, truth.grid, Fusion.V1_0)
         known = wanted.isfinite()
         placed = self.places(_plain(tokens))
         errors = F.smooth_l1_loss(placed, wanted.nan_to_num(0.0), beta=_HUBER, reduction="none")
-        loss = 6 * (errors * known).sum() / known.sum().clamp(min=1)
+        loss = (weights * errors * known).sum() / known.sum().clamp(min=1)
         z, true_z = (values.unflatten(1, (MERGED_PATCHES, -1))[..., 2] for values in (placed, wanted))
         depth = ((z - true_z) / true_z).abs()[true_z.isfinite()]
         error = depth.mean() if len(depth) else torch.zeros((), device=tokens.device)
