@@ -210,9 +210,15 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What the run started on."""
+    """What the run started on, with how many processes of how many threads."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"system": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus}
+    return {
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # of the launcher
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -65,6 +65,7 @@ def test_fresh_weights_give_usable_values_and_a_gradient_for_every_camera_number
     assert 0.1 < seen.last_layer.std() < 10
 
 
+@torch.no_grad()
 def test_attention_begins_by_looking_for_what_is_alike_and_words_are_not_drowned(model):
     def likeness(query, key):
         return float(torch.corrcoef(torch.stack((query.flatten(), key.flatten())))[0, 1])

@@ -101,8 +101,10 @@ class TrainingRun:
         """Its line of the table."""
         run, machine = self.description["config"]["run"], self.description["machine"]
         steps = self.rows[-1]["step"]
-        rooms = f"{steps * run['batch_size'] * run['accumulate']:,}" if "rooms" in self.description["data"] else "-"
-        hardware = ", ".join(machine["gpus"]) or f"CPU, {machine['threads']} of {machine['cpus']} cores"
+        seen = steps * run["batch_size"] * run["accumulate"] * machine["processes"]
+        rooms = f"{seen:,}" if "rooms" in self.description["data"] else "-"
+        cores = machine["processes"] * machine["threads"]
+        hardware = ", ".join(machine["gpus"]) or f"CPU, {cores} of {machine['cpus']} cores"
         start = self.description["start"]
         cells = (
             *(self.description["stage"], f"{steps:,}", rooms, f"{self.hours:.2f}", hardware, run["precision"]),

@@ -16,7 +16,7 @@ def put_run(folder, stage, *, steps, seconds, **measured):
         "config": {"model": {"checkpoint": "/somewhere/start", "trained": ["connector", "merger"]}, "run": run},
         "data": {"rooms": "0" * 64},
         "start": {"name": "start", "sha256": "ab" * 32},
-        "machine": {"cpus": 2, "threads": 1, "gpus": []},
+        "machine": {"cpus": 8, "processes": 3, "threads": 2, "gpus": []},
     }
     (folder / "run.json").write_text(json.dumps(description))
     rows = [{"step": step, "seconds": seconds} | (measured if step == 2 else {}) for step in range(1, steps + 1)]
@@ -60,8 +60,8 @@ def test_the_card_tells_cost_data_seeds_scores_and_limits(copied, tmp_path, caps
     assert capsys.readouterr().out.strip() == str(copied / "README.md")
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert "# tiny-rooms" in card
-    assert "| geometry | 3 | 24 | 1.00 | CPU, 1 of 2 cores | bf16 | 3 | start `abababababab` |" in card
-    assert "| sft | 1,000 | 8,000 | 2.00 |" in card
+    assert "| geometry | 3 | 72 | 1.00 | CPU, 6 of 8 cores | bf16 | 3 | start `abababababab` |" in card
+    assert "| sft | 1,000 | 24,000 | 2.00 |" in card
     assert "3.0 hours in all" in card
     assert "model.trained connector merger" in card
     assert "/somewhere" not in card
