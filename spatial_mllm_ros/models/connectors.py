@@ -8,6 +8,7 @@ section 3.2, and its public checkpoints). The attribute names are those of the c
 from __future__ import annotations
 
 from enum import Enum
+from typing import cast
 
 import torch
 from torch import nn
@@ -61,6 +62,11 @@ class ConnectorV11(nn.Module):
         self.ln_q = nn.RMSNorm(width, eps=NORM_EPS)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, language_dim))
 
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The layer that the result comes out of."""
+        return cast(nn.Linear, self.mlp[-1])
+
     def forward(self, patch_tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Patch tokens [S, h*w, C] of one video -> additions to its visual tokens [S/2 * h/2 * w/2, D]."""
         added: torch.Tensor = self.mlp(self.ln_q(merged_rows(patch_tokens, grid, Fusion.V1_1)))
@@ -79,6 +85,11 @@ class ConnectorV10(nn.Module):
         self.vgg_to_language_mlp = nn.Sequential(
             nn.Linear(language_dim, language_dim), nn.GELU(), nn.Linear(language_dim, language_dim)
         )
+
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The layer that the result comes out of."""
+        return cast(nn.Linear, self.vgg_to_language_mlp[-1])
 
     def forward(self, patch_tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Patch tokens [S, h*w, C] of one video -> additions to its visual tokens [S/2 * h/2 * w/2, D]."""

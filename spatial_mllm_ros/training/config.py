@@ -124,6 +124,9 @@ class SftModelConfig:
         spatial: what the connector reads: the encoder's tokens, or the true points in their place (rooms only).
         token_truth: weight of naming what each visual token shows, and where it is, beside the answers (rooms only);
             0 leaves it out.
+        token_rms: root mean square that visual tokens have at the start: the last layers of merger and connector are
+            scaled once (rooms only). Readings do not mind how large tokens are, so they grow while only these are
+            learned; the language model's layers can then add nothing that counts to them. 0 leaves them.
         mention_truth: weight of saying at the name of a thing how many there are, where, and when they are first seen,
             and where a number is to be answered its logarithm (rooms only); 0 leaves it out.
         zeroed: share of the videos that are shown without what the connector adds.
@@ -136,6 +139,7 @@ class SftModelConfig:
     spatial_encoder: Path | None = None
     spatial: Literal["encoder", "true_points"] = "encoder"
     token_truth: float = 0.0
+    token_rms: float = 0.0
     mention_truth: float = 0.0
     zeroed: float = 0.0
     blind: float = 0.0
@@ -145,7 +149,7 @@ class SftModelConfig:
             object.__setattr__(self, "trained", PARTS)
         known = bool(self.trained) and set(self.trained) <= set(PARTS)
         _check(self, "trained", known, f"'all' or some of {', '.join(PARTS)}")
-        for name in ("token_truth", "mention_truth"):
+        for name in ("token_truth", "token_rms", "mention_truth"):
             _check(self, name, getattr(self, name) >= 0, "0 or above")
         _check(self, "zeroed", 0 <= self.zeroed <= 1, "in [0, 1]")
         _check(self, "blind", 0 <= self.blind <= 1 - self.zeroed, "in [0, 1 - zeroed]")
@@ -200,10 +204,11 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         model, data = self.model, self.data
-        if data.files and (model.spatial == "true_points" or model.token_truth or model.mention_truth):
+        of_rooms = (model.token_truth, model.token_rms, model.mention_truth)
+        if data.files and (model.spatial == "true_points" or any(of_rooms)):
             raise ConfigurationError(
                 "True points and the truth of tokens and mentions are known of generated rooms only; leave data.files "
-                "empty, or set model.spatial to encoder, model.token_truth and model.mention_truth to 0."
+                "empty, or set model.spatial to encoder, model.token_truth, token_rms and mention_truth to 0."
             )
         if not (data.files or data.rooms_questions or data.rooms_describe or model.token_truth):
             raise ConfigurationError(

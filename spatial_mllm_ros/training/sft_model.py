@@ -88,6 +88,19 @@ def take_spatial_encoder(model: SpatialMllm, folder: Path | None) -> TakenEncode
     )
 
 
+@torch.no_grad()
+def scale_visual_tokens(model: SpatialMllm, prepared: Sequence[PreparedVideo | PreparedImage], rms: float) -> None:
+    """Scales the last layers of merger and connector alike, so that the tokens of videos have this root mean square."""
+    fused = model.model
+    half = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())  # the frozen parts of bf16 runs
+    with torch.autocast(model.lm_head.weight.device.type, torch.bfloat16, enabled=half):
+        tokens = torch.cat([model.visual_embeddings(item) for item in prepared]).float()
+    factor = rms / float(tokens.square().mean().sqrt())
+    for last in (fused.visual.merger.mlp[-1], fused.connector.last_layer):
+        last.weight.mul_(factor)
+        last.bias.mul_(factor)
+
+
 class SftObjective(nn.Module):
     """Sum of the answer tokens' cross-entropies; logits are made for these tokens only.
 

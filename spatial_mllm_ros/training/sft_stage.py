@@ -27,11 +27,13 @@ from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_data import Conversation, ConversationFiles, shuffled
-from spatial_mllm_ros.training.sft_model import SftObjective, part_of
+from spatial_mllm_ros.training.sft_model import SftObjective, part_of, scale_visual_tokens
 from spatial_mllm_ros.training.sft_rooms import RoomRows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_ROOMS_TO_MEASURE = 4  # hundreds of tokens: enough for the size of the others
 
 
 class SftStage:
@@ -48,6 +50,9 @@ class SftStage:
         self._pool = ThreadPoolExecutor(config.data.workers) if config.data.workers else None
         self._files = FileRows(loaded, config, bad, self._pool) if config.data.files else None
         self._rooms = RoomRows(loaded, config.data, seed=config.run.seed)
+        if config.model.token_rms:
+            seen = [row.prepared for row in self._rooms.rows(0, _ROOMS_TO_MEASURE, turn=0)]
+            scale_visual_tokens(loaded.model, seen, config.model.token_rms)
 
     def __enter__(self) -> SftStage:
         return self

@@ -402,6 +402,17 @@ def test_without_dialogues_the_language_model_does_not_run_and_tokens_are_learne
         replace(config, data=data, model=replace(config.model, token_truth=0.0))
 
 
+@pytest.mark.parametrize("rms", [0.1, 3.0])
+def test_visual_tokens_are_brought_to_a_size_and_keep_their_direction(start, tmp_path, rms):
+    loaded, scaled = load_spatial_mllm(start), load_spatial_mllm(start)
+    config = sft_config(start, tmp_path, {"token_rms": rms})
+    with SftStage(scaled, config, BadSamples(tmp_path / "bad.jsonl")) as stage:
+        (batch,) = stage.batches(5, 0, 1)
+    before, after = (torch.cat([m.model.visual_embeddings(p) for p in batch.prepared]) for m in (loaded, scaled))
+    assert float(after.square().mean().sqrt()) == pytest.approx(rms, rel=0.2)  # measured on other rooms
+    assert torch.allclose(after / after.norm(), before / before.norm(), atol=1e-5)
+
+
 def test_the_vggt_of_another_checkpoint_is_taken_and_kept(start, smallest, tmp_path):
     other = tmp_path / "other"
     write_new_checkpoint(other, smallest, train_tokenizer(spatial_question_corpus()), licence="mit", seed=8)
