@@ -36,7 +36,7 @@ def save_finished(
     source: Path,
     save_dtype: str,
     config_changes: Mapping[str, Any],
-    replaced: str | None = None,
+    replaced: tuple[str, ...] = (),
 ) -> Path:
     """Writes the trained weights over those of ``source``; whatever was not trained stays as it is there.
 
@@ -48,15 +48,14 @@ def save_finished(
         source: the checkpoint folder that the run started from.
         save_dtype: ``source``, or the dtype of every weight in the file.
         config_changes: entries for config.json; None takes one out.
-        replaced: beginning of the names, in the objective, of weights that came from elsewhere than ``source``.
+        replaced: beginnings of the names, in the objective, of weights that were changed though not trained.
 
     Raises:
         CheckpointError: a weight does not fit ``source``, or the folder cannot be written.
     """
     unwrapped = accelerator.unwrap_model(model)
     trained = {name for name in trained_parameters(unwrapped) if name.startswith(place[0])}
-    if replaced is not None:
-        trained |= {name for name in dict(unwrapped.named_parameters()) if name.startswith(replaced)}
+    trained |= {name for name, _ in unwrapped.named_parameters() if name.startswith(replaced)}
     state = accelerator.get_state_dict(model) if is_sharded(accelerator) else unwrapped.state_dict()
     if accelerator.is_main_process and not folder.exists():
         files = read_checkpoint(source, config_required=False)

@@ -17,7 +17,7 @@ from spatial_mllm_ros.training.config_cli import as_plain
 from spatial_mllm_ros.training.finished import save_finished
 from spatial_mllm_ros.training.loop import open_accelerator, train
 from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder, refuse_a_run
-from spatial_mllm_ros.training.sft_model import choose_trained, take_spatial_encoder
+from spatial_mllm_ros.training.sft_model import SCALED, choose_trained, take_spatial_encoder
 from spatial_mllm_ros.training.sft_stage import SftStage
 
 _LOG = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ def run_sft(config: SftConfig) -> Path:
             folder=folder,
             accelerator=accelerator,
         )
+        changed: tuple[str, ...] = ("model.model.spatial_encoder.",) if replaced else ()
+        changed += SCALED if config.model.token_rms else ()
         if stage.bad.total:
             _LOG.warning("%d samples were left out: %s; see %s.", stage.bad.total, dict(stage.bad.counts), reports)
     return save_finished(
@@ -76,5 +78,5 @@ def run_sft(config: SftConfig) -> Path:
         source=config.model.checkpoint,
         save_dtype=config.run.save_dtype,
         config_changes={"random_weights": None, **(replaced.config_changes if replaced else {})},
-        replaced="model.model.spatial_encoder." if replaced else None,
+        replaced=changed,
     )

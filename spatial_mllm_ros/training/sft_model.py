@@ -88,6 +88,10 @@ def take_spatial_encoder(model: SpatialMllm, folder: Path | None) -> TakenEncode
     )
 
 
+#: Beginnings of the names, in the objective, of what ``scale_visual_tokens`` changes.
+SCALED = ("model.model.visual.merger.", "model.model.connector.")
+
+
 @torch.no_grad()
 def scale_visual_tokens(model: SpatialMllm, prepared: Sequence[PreparedVideo | PreparedImage], rms: float) -> None:
     """Scales the last layers of merger and connector alike, so that the tokens of videos have this root mean square."""

@@ -413,6 +413,20 @@ def test_visual_tokens_are_brought_to_a_size_and_keep_their_direction(start, tmp
     assert torch.allclose(after / after.norm(), before / before.norm(), atol=1e-5)
 
 
+def test_a_finished_checkpoint_has_its_tokens_at_the_size_it_was_trained_with(start, tmp_path):
+    settings = {"token_rms": 3.0, "trained": ("language",), "token_truth": 0.0}
+    finished = run_sft(sft_config(start, tmp_path / "run", settings, steps=1))
+    before, after = (load_spatial_mllm(folder).model.model for folder in (start, finished))
+    ratio = after.connector.last_layer.weight / before.connector.last_layer.weight
+    assert ratio.std() < 1e-3
+    assert abs(float(ratio.mean()) - 1) > 0.1
+    assert (
+        float((after.visual.merger.mlp[-1].bias / before.visual.merger.mlp[-1].bias).nanmean())
+        == pytest.approx(float(ratio.mean()), rel=1e-3)
+        or not before.visual.merger.mlp[-1].bias.any()
+    )
+
+
 def test_the_vggt_of_another_checkpoint_is_taken_and_kept(start, smallest, tmp_path):
     other = tmp_path / "other"
     write_new_checkpoint(other, smallest, train_tokenizer(spatial_question_corpus()), licence="mit", seed=8)
