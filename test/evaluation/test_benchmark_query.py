@@ -115,7 +115,7 @@ def test_every_way_reads_the_weights_of_the_one_model_it_was_given(video):
     cold_before, warm_before = answers()
     points_before, _ = published.points(video[:4])
     with torch.no_grad():
-        other.model.get_input_embeddings().weight.mul_(-1.0)
+        other.model.model.language_model.norm.weight.mul_(-1.0)  # the likeliest token becomes the least likely
         for weight in other.model.spatial_encoder.point_head.parameters():
             weight.mul_(-1.5)
     cold_after, warm_after = answers()
