@@ -50,7 +50,8 @@ class Size:
         frames: per call.
         calls: measured, per backend.
         clip_frames, selected: of the comparison of selections; 0 leaves it out.
-        exported: whether ONNX Runtime takes part (an export holds the weights several times in memory).
+        exported: whether ONNX Runtime and compiled torch take part (an export holds the weights several times in
+            memory, and compiling this many layers takes longer than the measurement).
     """
 
     config: VggtConfig
@@ -181,10 +182,11 @@ def _open(vggt: VGGT, size: Size, exported: ExportedModel | None) -> tuple[list[
     weights = float(sum(parameter.nbytes for parameter in vggt.parameters()))
     opened: dict[str, float] = {"torch": weights, "plain": weights}
     backends: list[EngineBackend] = [TorchBackend(vggt), PlainVggt(vggt)]
-    half = TorchBackend(to_precision(copy.deepcopy(vggt), Precision.BF16))
+    half_vggt = to_precision(copy.deepcopy(vggt), Precision.BF16)
+    half = TorchBackend(half_vggt)
     half.name = "torch-bf16"
     backends.append(half)
-    opened[half.name] = weights
+    opened[half.name] = float(sum(parameter.nbytes for parameter in half_vggt.parameters()))
     if not size.exported:
         return backends, opened
     compiled = TorchBackend(vggt, compiled=True)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.datasets.scene_questions.evidence import Evidence, Limits
+from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.models.tokenization import ChatTokenizer
 from spatial_mllm_ros.training.token_truth import UNIT_M
@@ -60,10 +61,10 @@ def thing_truth(scene: SceneAnnotation) -> ThingTruth:
     """The truth of a scene whose visibility is known.
 
     Raises:
-        ValueError: it is not.
+        ConfigurationError: it is not.
     """
     if scene.visibility is None:
-        raise ValueError(f"Scene {scene.name!r} has no visibility.")
+        raise ConfigurationError(f"Scene {scene.name!r} has no visibility; give one whose frames are known.")
     evidence, count = Evidence(scene, Limits()), len(LABELS)
     appearances = evidence.appearances()
     first_from_scene = inverse_pose(scene.visibility.scene_from_cam[0])
@@ -155,13 +156,8 @@ def _from_first_to_second(first: np.ndarray, second: np.ndarray, third: np.ndarr
     return np.array([offset[0] * ahead[1] - offset[1] * ahead[0], offset @ ahead]) / UNIT_M
 
 
-def word_tokens(tokenizer: ChatTokenizer, words: Sequence[str]) -> torch.Tensor:
-    """The token that each word ends with, int64 [len(words)]: its only one where the vocabulary holds the word."""
-    return torch.tensor([tokenizer.encode_text(word)[-1] for word in words])
-
-
 class MentionHead(nn.Module):
-    """Readings of the language model's states of width D: of things in a middle layer, of relations two thirds up."""
+    """Readings of the language model's states of width D: things in the middle layer, relations in the last but one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -119,10 +119,12 @@ class SftObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self._words = words
+        self._words = words if words is not None else torch.empty(0, dtype=torch.long)
         self._true_points = config is not None and config.spatial == "true_points"
         self._zeroed, self._blind = (config.zeroed, config.blind) if config is not None else (0.0, 0.0)
         self._token_weight = config.token_truth if config is not None else 0.0
+        if self._token_weight and words is None:
+            raise TrainingError("The truth of tokens is compared with words; give SftObjective the tokens of LABELS.")
         width = model.config.text_config.hidden_size
         self._mention_weight = config.mention_truth if config is not None else 0.0
         self.token_head = TokenTruthHead(width) if self._token_weight else None
@@ -220,8 +222,6 @@ class SftObjective(nn.Module):
         self, head: TokenTruthHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, truth: TokenTruth
     ) -> dict[str, torch.Tensor]:
         """Names are read from Qwen's own tokens and places from what the connector adds, both from their sum."""
-        if self._words is None:
-            raise TrainingError("The truth of tokens is compared with words; give SftObjective the tokens of LABELS.")
         words = self.model.get_input_embeddings().weight[self._words.to(row.device)]
         alone = {**head.name_terms(token, words, truth), **head.place_terms(addition, truth)}
         fused = {**head.name_terms(row, words, truth), **head.place_terms(row, truth)}

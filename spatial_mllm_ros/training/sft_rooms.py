@@ -65,10 +65,21 @@ class RoomRows:
     Args:
         data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room. Without questions and
             descriptions rows have no dialogues, and what tokens show is all there is to learn.
+        token_truths, mention_truths: whether rows say what tokens show, and what is to be read at names; each takes
+            a part of the time that a room takes.
     """
 
-    def __init__(self, loaded: LoadedSpatialMllm, data: SftDataConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedSpatialMllm,
+        data: SftDataConfig,
+        *,
+        seed: int,
+        token_truths: bool = True,
+        mention_truths: bool = True,
+    ) -> None:
         self._loaded, self._data = loaded, data
+        self._token_truths, self._mention_truths = token_truths, mention_truths
         self._mentions = Mentions(loaded.tokenizer)
         self._first = seed * 1_000_003
         settings = {
@@ -91,18 +102,21 @@ class RoomRows:
         return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]
 
     def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
-        fusion, things = self._loaded.fusion, thing_truth(clip.annotation)
+        fusion = self._loaded.fusion
+        things = thing_truth(clip.annotation) if self._mention_truths else None
         dialogues = [self._dialogue(question, things) for question in questions]
         if self._data.rooms_describe:
             asked = (user_text(DESCRIBE, (), fusion), description(clip.annotation))
             dialogues.append(encode_dialogue(self._loaded.tokenizer, [asked]))
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
-        return SftRow(prepared, dialogues, token_truth(clip))
+        return SftRow(prepared, dialogues, token_truth(clip) if self._token_truths else None)
 
-    def _dialogue(self, question: SceneQuestion, things: ThingTruth) -> Dialogue:
+    def _dialogue(self, question: SceneQuestion, things: ThingTruth | None) -> Dialogue:
         tokenizer, options = self._loaded.tokenizer, question.options
         text = user_text(question.text, options, self._loaded.fusion, numeric=question.type.is_number)
         plain = encode_dialogue(tokenizer, [(text, question.truth)])
+        if things is None:
+            return plain
         named = self._mentions.of(plain.ids[: plain.answer_start])
         in_sentence = sum(label != NOBODY for label in self._mentions.of(tokenizer.encode_text(question.text)))
         right = string.ascii_uppercase.index(question.truth) if options else 0

@@ -22,13 +22,13 @@ from spatial_mllm_ros.models.preparation import (
 )
 from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.loop import seed_everything
-from spatial_mllm_ros.training.mention_truth import word_tokens
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_data import Conversation, ConversationFiles, shuffled
 from spatial_mllm_ros.training.sft_model import SftObjective, part_of, scale_visual_tokens
 from spatial_mllm_ros.training.sft_rooms import RoomRows
+from spatial_mllm_ros.training.token_truth import word_tokens
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,7 +49,13 @@ class SftStage:
         self._config = config
         self._pool = ThreadPoolExecutor(config.data.workers) if config.data.workers else None
         self._files = FileRows(loaded, config, bad, self._pool) if config.data.files else None
-        self._rooms = RoomRows(loaded, config.data, seed=config.run.seed)
+        self._rooms = RoomRows(
+            loaded,
+            config.data,
+            seed=config.run.seed,
+            token_truths=bool(config.model.token_truth) or config.model.spatial == "true_points",
+            mention_truths=bool(config.model.mention_truth),
+        )
         if config.model.token_rms:
             seen = [row.prepared for row in self._rooms.rows(0, _ROOMS_TO_MEASURE, turn=0)]
             scale_visual_tokens(loaded.model, seen, config.model.token_rms)

@@ -7,6 +7,7 @@ in a question finds its things by likeness; everything else is read by one linea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from spatial_mllm_ros.datasets.rooms.clips import Clip
 from spatial_mllm_ros.datasets.rooms.points import blocks_of, patch_points, points_in_camera, points_in_first_camera
 from spatial_mllm_ros.models.connectors import MERGED_PATCHES, Fusion, merged_rows
 from spatial_mllm_ros.models.preparation import PATCH_PX
+from spatial_mllm_ros.models.tokenization import ChatTokenizer
 
 UNIT_M = 3.0
 _SMALLEST_SHARE = 0.04  # of a patch's pixels: less of a thing does not count as shown
@@ -62,6 +64,11 @@ def token_truth(clip: Clip) -> TokenTruth:
         in_camera_m=patch_points(points_in_camera(depth_m, clip.intrinsics), PATCH_PX),
         patches_m=patch_points(points_in_first_camera(depth_m, clip.scene_from_cam, clip.intrinsics), PATCH_PX),
     )
+
+
+def word_tokens(tokenizer: ChatTokenizer, words: Sequence[str]) -> torch.Tensor:
+    """The token that each word ends with, int64 [len(words)]: its only one where the vocabulary holds the word."""
+    return torch.tensor([tokenizer.encode_text(word)[-1] for word in words])
 
 
 class TokenTruthHead(nn.Module):
