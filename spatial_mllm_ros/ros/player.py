@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import array
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -80,8 +83,11 @@ class PlayerConfig:
 class Player:
     """The publishers of one camera: what the first frame has (depth, intrinsics, pose) decides which there are."""
 
-    def __init__(self, node: Node, first: Frame, config: PlayerConfig) -> None:
+    def __init__(self, node: Node, first: Frame, config: PlayerConfig, stop: threading.Event) -> None:
         self._node = node
+        self._stop = stop
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
         self._config = config
         reliable = config.reliability == "reliable"
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
@@ -96,14 +102,14 @@ class Player:
         self._publishers = [p for p in (self._image, self._info, self._depth, self._pose) if p is not None]
 
     def wait_for_subscriber(self) -> None:
-        """Returns once the image topic has a subscriber, and every subscriber seen so far is connected.
+        """Returns once the image topic has a subscriber, and every subscriber seen so far is connected, or on a stop.
 
         Raises:
             NoSubscriberError: not within ``wait_s``; the sentence says whether one was there with another QoS.
         """
         end_ns = time.monotonic_ns() + int(self._config.wait_s * _NS)
         settled_ns: int | None = None
-        while rclpy.ok():
+        while not self._stop.is_set():
             now_ns = time.monotonic_ns()
             unmatched = [p.topic_name for p in self._publishers if self._seen(p) > p.get_subscription_count()]
             if self._image.get_subscription_count() == 0 or unmatched:
@@ -114,7 +120,7 @@ class Player:
                 return
             if now_ns >= end_ns and settled_ns is None:
                 self._give_up(unmatched)
-            rclpy.spin_once(self._node, timeout_sec=0.05)
+            self._executor.spin_once(timeout_sec=0.05)
 
     def _seen(self, publisher: Any) -> int:
         return self._node.count_subscribers(publisher.topic_name)
@@ -148,13 +154,16 @@ class Player:
         """Waits until every reliable subscriber has everything, and best-effort ones had time to read; False if not."""
         delivered = [publisher.wait_for_all_acked(Duration(seconds=10)) for publisher in self._publishers]
         end_ns = time.monotonic_ns() + _SETTLE_NS
-        while rclpy.ok() and time.monotonic_ns() < end_ns:
-            rclpy.spin_once(self._node, timeout_sec=0.05)
+        while not self._stop.is_set() and time.monotonic_ns() < end_ns:
+            self._executor.spin_once(timeout_sec=0.05)
         return all(delivered)
 
 
-def play(node: Node, source: FrameSource, config: PlayerConfig) -> int:
-    """Publishes ``source`` at the pace of its stamps until its end (or for ever, with ``loop``); returns the frames.
+def play(node: Node, source: FrameSource, config: PlayerConfig, stop: threading.Event) -> int:
+    """Publishes ``source`` at the pace of its stamps until its end (with ``loop`` for ever) or until ``stop`` is set.
+
+    Returns:
+        The frames published.
 
     Raises:
         SourceError, NoSubscriberError: see there.
@@ -164,11 +173,11 @@ def play(node: Node, source: FrameSource, config: PlayerConfig) -> int:
     start_wall_ns = start_stamp_ns = 0
     for position_ns, frame in _timeline(source, config.loop):
         if player is None:
-            player = Player(node, frame, config)
+            player = Player(node, frame, config, stop)
             player.wait_for_subscriber()
             start_wall_ns, start_stamp_ns = time.monotonic_ns(), time.time_ns()
         elapsed_ns = round(position_ns / config.rate)
-        if not _sleep_until(start_wall_ns + elapsed_ns):
+        if not _sleep_until(start_wall_ns + elapsed_ns, stop):
             return count
         player.publish(frame, frame.stamp_ns if config.stamps == "original" else start_stamp_ns + elapsed_ns)
         count += 1
@@ -193,14 +202,9 @@ def _timeline(source: FrameSource, loop: bool) -> Iterator[tuple[int, Frame]]:
         position_ns += period_ns or _NS
 
 
-def _sleep_until(wall_ns: int) -> bool:
-    """Sleeps until the steady clock says ``wall_ns``; False when ROS was shut down meanwhile."""
-    while rclpy.ok():
-        left_s = (wall_ns - time.monotonic_ns()) / _NS
-        if left_s <= 0:
-            return True
-        time.sleep(min(left_s, 0.1))  # short, so that a signal is answered at once
-    return False
+def _sleep_until(wall_ns: int, stop: threading.Event) -> bool:
+    """Sleeps until the steady clock says ``wall_ns``; False when it was to stop before."""
+    return not stop.wait(max(0.0, (wall_ns - time.monotonic_ns()) / _NS))
 
 
 def _time(stamp_ns: int) -> Time:
@@ -291,7 +295,11 @@ def main(args: list[str] | None = None) -> int:
     except SpatialMllmError as error:
         sys.stderr.write(f"play_source: {error}\n")
         return 1
-    rclpy.init(args=args)
+    # A signal may come at any line, also in the middle of rclpy's constructors: it only asks to stop.
+    stop = threading.Event()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("spatial_player")
     logger = node.get_logger()
     try:
@@ -306,18 +314,12 @@ def main(args: list[str] | None = None) -> int:
         )
         topics = BagTopics.from_options(options.topic) if options.topic else None
         with open_source(options.source, rate_hz=options.source_rate_hz, topics=topics) as source:
-            count = play(node, source, config)
+            count = play(node, source, config, stop)
             left_out = f"; left out: {counts_in_words(source.rejected)}" if source.rejected else ""
             logger.info(f"Published {count} frames of {source.name}{left_out}.")
     except SpatialMllmError as error:
         logger.error(f"{error.code}: {error}")
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    except RuntimeError:  # rclpy's own errors
-        if rclpy.ok():
-            raise
-        return 0  # a signal shut ROS down while a message was being published
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
