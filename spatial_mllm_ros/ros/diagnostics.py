@@ -69,10 +69,11 @@ def scene_status(name: str, status: SceneStatus) -> DiagnosticStatus:
     return _status(f"{name}: scene", level, text, values)
 
 
-def node_status(name: str, state: str, model: str, licence: str) -> DiagnosticStatus:
-    """The lifecycle state and the model."""
+def node_status(name: str, state: str, model: str, licence: str, open_questions: int) -> DiagnosticStatus:
+    """The lifecycle state, the model, and how many questions wait for their answer."""
     level = DiagnosticStatus.OK if state == "active" else DiagnosticStatus.WARN
-    return _status(f"{name}: model", level, f"The node is {state}.", {"model": model, "weights_licence": licence})
+    values: dict[str, object] = {"model": model, "weights_licence": licence, "open_questions": open_questions}
+    return _status(f"{name}: model", level, f"The node is {state}.", values)
 
 
 def _status(name: str, level: bytes, message: str, values: dict[str, object]) -> DiagnosticStatus:

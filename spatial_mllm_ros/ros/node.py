@@ -301,7 +301,8 @@ class SpatialNode(LifecycleNode):
             self._worker.do(lambda: self._markers.publish(session.scene, scene_frame))
         state = "active" if self._worker is not None else ("inactive" if session is not None else "unconfigured")
         identity = session.model.identity if session is not None else None
-        statuses = [node_status(name, state, identity.name if identity else "", identity.licence if identity else "")]
+        model, licence = (identity.name, identity.licence) if identity else ("", "")
+        statuses = [node_status(name, state, model, licence, self.open_questions)]
         if session is not None and assembler is not None:
             status = session.scene.status()
             camera = camera_status(

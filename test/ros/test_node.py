@@ -372,7 +372,7 @@ def test_sigterm_answers_the_open_question_and_ends_the_node_cleanly(start_node,
     wait_for_selection(ros_client)
     future = ask(ros_client, "Describe everything.", deadline_s=100)
     diagnostics = Diagnostics(ros_client.node)
-    ros_client.until(lambda: diagnostics.statuses, "the node works")
+    ros_client.until(lambda: diagnostics.value("model", "open_questions"), "the node has the question")
     assert not future.done()
     running.process.terminate()
     ros_client.until(future.done, "the last answer", 20)
