@@ -23,7 +23,7 @@ from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, 
 from spatial_mllm_ros.training.config import PAPER_PARTS, GeometryLossConfig, OptimiserConfig, PartRates
 from spatial_mllm_ros.training.geometry_batch import GeometryBatch
 from spatial_mllm_ros.training.geometry_loss import GeometryObjective
-from spatial_mllm_ros.training.optimiser import adamw, parameter_groups
+from spatial_mllm_ros.training.optimiser import make_optimisers, parameter_groups
 from spatial_mllm_ros.training.sft_batch import SftBatch, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_model import SftObjective, choose_trained, part_of
 
@@ -49,7 +49,7 @@ def _geometry_rows() -> list[dict[str, Any]]:
     vggt = model.spatial_encoder.requires_grad_(True)
     objective = GeometryObjective(vggt, GeometryLossConfig())
     named = (("vggt", name, weight) for name, weight in vggt.named_parameters() if not name.endswith("mask_token"))
-    optimiser = adamw(parameter_groups(named, {"vggt": 1e-4}, 0.05), OptimiserConfig())
+    (optimiser,) = make_optimisers(parameter_groups(named, {"vggt": 1e-4}, 0.05), OptimiserConfig())
     rows = []
     for width, height, frames, samples in ((112, 84, 8, 4), (168, 126, 8, 4), (224, 168, 8, 4)):
         batch = _geometry_batch(samples, frames, height, width)
@@ -65,7 +65,7 @@ def _sft_rows() -> list[dict[str, Any]]:
     objective = SftObjective(model)
     named = ((part_of(name), name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
     groups = parameter_groups(((part, name, weight) for part, name, weight in named if part), vars(PartRates()), 0.1)
-    optimiser = adamw(groups, OptimiserConfig())
+    (optimiser,) = make_optimisers(groups, OptimiserConfig())
     dialogue = encode_dialogue(tokenizer, ((_QUESTION, "2.4"),))
     rows = []
     for width, height, frames, videos, questions in (

@@ -64,9 +64,12 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with a linear warm-up and a cosine to ``final_factor``.
+    """AdamW, or Muon for hidden matrices and AdamW for the rest, with a linear warm-up and a cosine to the end.
 
     Attributes:
+        matrices: what steps the matrices between layers. ``muon`` (Jordan et al. 2024, with the step sizes of Liu et
+            al., arXiv 2502.16982: rates mean about what they mean to AdamW) needs whole matrices: no DeepSpeed or FSDP.
+        muon_factor: Muon's rates over those of AdamW.
         weight_decay: on matrices; norms, biases and single tokens have none.
         beta1, beta2: of AdamW.
         clip: largest norm of the whole gradient; 0 does not clip.
@@ -74,6 +77,8 @@ class OptimiserConfig:
         final_factor: what the rates end at, over their peak.
     """
 
+    matrices: Literal["adamw", "muon"] = "adamw"
+    muon_factor: float = 1.0
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.999
@@ -86,6 +91,7 @@ class OptimiserConfig:
             _check(self, name, getattr(self, name) >= 0, "0 or above")
         for name in ("beta1", "beta2", "warm_up"):
             _check(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _check(self, "muon_factor", self.muon_factor > 0, "above 0")
         _check(self, "final_factor", 0 <= self.final_factor <= 1, "in [0, 1]")
 
 
@@ -166,6 +172,9 @@ class SftDataConfig:
         rooms_frames: frames of a clip of a room, even numbers, one for each batch in turn.
         rooms_questions: most questions per type about a room, answers balanced; 0: none.
         rooms_describe: also ask for a list of everything that the clip shows.
+        rooms_pool: so many rooms are rendered once, with as many frames as the longest of ``rooms_frames``, and rows
+            without dialogues are cut from them: run.batch_size rows of the longest, or more of fewer frames. 0: every
+            row is a new room.
         frames: of a video in a file that the model sees, spread evenly.
         max_tokens: a sample longer than this is left out and reported.
         questions_per_video: up to so many lines about one video share its visual tokens in one forward pass. Each
@@ -178,6 +187,7 @@ class SftDataConfig:
     rooms_frames: tuple[int, ...] = (8, 16)
     rooms_questions: int = 1
     rooms_describe: bool = True
+    rooms_pool: int = 0
     frames: int = 16
     max_tokens: int = 8192
     questions_per_video: int = 1
@@ -187,6 +197,7 @@ class SftDataConfig:
         even = bool(self.rooms_frames) and all(count >= 2 and count % 2 == 0 for count in self.rooms_frames)
         _check(self, "rooms_frames", even, "one or more even numbers, each 2 or above")
         _check(self, "rooms_questions", self.rooms_questions >= 0, "0 or above")
+        _check(self, "rooms_pool", self.rooms_pool >= 0, "0 or above")
         for name in ("frames", "max_tokens", "questions_per_video"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")
         _check(self, "workers", self.workers >= 0, "0 or above")
@@ -209,6 +220,11 @@ class SftConfig:
             raise ConfigurationError(
                 "True points and the truth of tokens and mentions are known of generated rooms only; leave data.files "
                 "empty, or set model.spatial to encoder, model.token_truth, token_rms and mention_truth to 0."
+            )
+        if data.rooms_pool and (data.files or data.rooms_questions or data.rooms_describe):
+            raise ConfigurationError(
+                "Rows cut from a pool of rooms have no dialogues; set data.rooms_pool to 0, or data.rooms_questions to "
+                "0 and data.rooms_describe to False, without data.files."
             )
         if not (data.files or data.rooms_questions or data.rooms_describe or model.token_truth):
             raise ConfigurationError(

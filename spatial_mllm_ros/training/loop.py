@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from spatial_mllm_ros.errors import ConfigurationError, TrainingError
 from spatial_mllm_ros.training.config import OptimiserConfig, RunConfig
-from spatial_mllm_ros.training.optimiser import adamw, rate_factor, set_rates
+from spatial_mllm_ros.training.optimiser import make_optimisers, rate_factor, set_rates
 from spatial_mllm_ros.training.run_folder import RunFolder, draw_losses, states_of, step_of
 
 if TYPE_CHECKING:
@@ -124,10 +124,15 @@ def train(
     Raises:
         TrainingError: ten gradients in a row were not finite.
     """
-    optimiser: torch.optim.Optimizer = adamw(stage.groups(optimiser_config.weight_decay), optimiser_config)
+    if optimiser_config.matrices == "muon" and is_sharded(accelerator):
+        raise ConfigurationError(
+            "--optimiser.matrices muon needs whole matrices, and DeepSpeed and FSDP give each process a part of them; "
+            "use adamw, or launch without them."
+        )
+    optimisers = make_optimisers(stage.groups(optimiser_config.weight_decay), optimiser_config)
     _tell_deepspeed(accelerator, run, optimiser_config)
-    model, optimiser = accelerator.prepare(stage.objective, optimiser)
-    start = _resume(model, optimiser, run.out, accelerator)
+    model, *optimisers = accelerator.prepare(stage.objective, *optimisers)
+    start = _resume(model, optimisers, run.out, accelerator)
     if folder is not None:
         folder.rewind(start)
     skipped = 0
@@ -135,8 +140,8 @@ def train(
     for step in bar:
         began_s = time.monotonic()
         seed_everything(run.seed, step, accelerator.process_index)
-        rates = set_rates(optimiser, rate_factor(step, total, optimiser_config))
-        sums, norm = _step(stage, step, model, optimiser, optimiser_config.clip, accelerator)
+        rates = set_rates(optimisers, rate_factor(step, total, optimiser_config))
+        sums, norm = _step(stage, step, model, optimisers, optimiser_config.clip, accelerator)
         skipped = 0 if math.isfinite(norm) else skipped + 1
         if skipped == _SKIPPED_IN_A_ROW:
             raise TrainingError(
@@ -153,7 +158,7 @@ def train(
             folder.log({**row, "seconds": round(seconds, 4)})
             bar.set_postfix(loss=f"{sums['loss']:.4f}")
         if done == total or stopped or (run.save_every and done % run.save_every == 0):
-            _save(model, optimiser, done, folder, run.keep_states, accelerator)
+            _save(model, optimisers, done, folder, run.keep_states, accelerator)
             if folder is not None:
                 draw_losses(folder.metrics(), folder.path / "loss.png", title=f"{stage.name}: {done} steps")
         if stopped:
@@ -183,7 +188,7 @@ def _step(
     stage: Stage,
     step: int,
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     clip: float,
     accelerator: Accelerator,
 ) -> tuple[dict[str, float], float]:
@@ -203,9 +208,10 @@ def _step(
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
             if accelerator.sync_gradients:
                 norm = _clip(model, clip, accelerator)
-                if math.isfinite(norm):
-                    optimiser.step()
-                optimiser.zero_grad()
+                for optimiser in optimisers:
+                    if math.isfinite(norm):
+                        optimiser.step()
+                    optimiser.zero_grad()
     total = {name: float(accelerator.reduce(value, "sum") / weight) for name, value in sums.items()}
     return total, norm
 
@@ -226,7 +232,7 @@ def seed_everything(seed: int, step: int, rank: int) -> None:
 
 def _save(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     step: int,
     folder: RunFolder | None,
     keep: int,
@@ -242,12 +248,13 @@ def _save(
     elif folder is not None:
         path = folder.part_for(step)
         trained = {name: value.detach() for name, value in trained_parameters(accelerator.unwrap_model(model)).items()}
-        torch.save({"step": step, "trained": trained, "optimiser": optimiser.state_dict()}, path / _STATE_FILE)
+        states = [optimiser.state_dict() for optimiser in optimisers]
+        torch.save({"step": step, "trained": trained, "optimisers": states}, path / _STATE_FILE)
         folder.finish_state(path, keep)
     accelerator.wait_for_everyone()
 
 
-def _resume(model: nn.Module, optimiser: torch.optim.Optimizer, out: Path, accelerator: Accelerator) -> int:
+def _resume(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], out: Path, accelerator: Accelerator) -> int:
     """Loads the newest state under ``out`` where there is one; returns how many steps it has behind it."""
     states = states_of(out)
     if not states:
@@ -263,7 +270,8 @@ def _resume(model: nn.Module, optimiser: torch.optim.Optimizer, out: Path, accel
     with torch.no_grad():
         for name, value in state["trained"].items():
             own[name].copy_(value)
-    optimiser.load_state_dict(state["optimiser"])
+    for optimiser, past in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(past)
     _LOG.info("Going on after step %d.", state["step"])
     return int(state["step"])
 

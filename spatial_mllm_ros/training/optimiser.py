@@ -1,9 +1,9 @@
-"""AdamW over named groups, and the learning rate as a plain function of the step: nothing of it needs to be stored."""
+"""Optimisers over named groups, and the rate as a plain function of the step: nothing of it needs to be stored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from torch import nn
 from spatial_mllm_ros.training.config import OptimiserConfig
 
 _NO_DECAY = ("_token", "_tokens", "pos_embed", "embed_pose.weight")
+# Not for Muon: matrices at the ends of a network, whose rows are single words, names or numbers that it would make
+# equally loud, and the connector's, which are wide and see few tokens: they would cost more than the rest of a step.
+_NOT_HIDDEN = ("embed_tokens.", "lm_head.", "token_head.", "mention_head.", "pose_branch.fc2.", "connector.")
 
 
 def rate_factor(step: int, total: int, config: OptimiserConfig) -> float:
@@ -26,18 +29,20 @@ def rate_factor(step: int, total: int, config: OptimiserConfig) -> float:
 def parameter_groups(
     named: Iterable[tuple[str, str, nn.Parameter]], rates: Mapping[str, float], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Optimiser groups of (part, name, parameter): one per part and decay, each with its peak rate as ``peak_lr``.
+    """Optimiser groups of (part, name, parameter): one per part, decay and kind, with the peak rate as ``peak_lr``.
 
-    Norms, biases and learned tokens are not decayed.
+    Norms, biases and learned tokens are not decayed; ``hidden`` says of a group that it holds matrices between layers.
     """
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
     for part, name, parameter in named:
         decayed = parameter.ndim > 1 and not name.endswith(_NO_DECAY)
+        hidden = decayed and parameter.ndim == 2 and not any(end in name for end in _NOT_HIDDEN)
         group = groups.setdefault(
-            (part, decayed),
+            (part, decayed, hidden),
             {
                 "params": [],
                 "part": part,
+                "hidden": hidden,
                 "peak_lr": rates[part],
                 "lr": rates[part],
                 "weight_decay": weight_decay if decayed else 0.0,
@@ -47,13 +52,22 @@ def parameter_groups(
     return list(groups.values())
 
 
-def adamw(groups: list[dict[str, Any]], config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW over ``parameter_groups``."""
-    return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2))
+def make_optimisers(groups: list[dict[str, Any]], config: OptimiserConfig) -> list[torch.optim.Optimizer]:
+    """What steps ``parameter_groups``: AdamW alone, or with Muon where ``config.matrices`` says so."""
+    hidden = [group for group in groups if group["hidden"] and config.matrices == "muon"]
+    others = [group for group in groups if not any(group is one for one in hidden)]
+    optimisers: list[torch.optim.Optimizer] = []
+    if others:
+        optimisers.append(torch.optim.AdamW(others, betas=(config.beta1, config.beta2)))
+    if hidden:
+        faster = [{**group, "peak_lr": config.muon_factor * group["peak_lr"]} for group in hidden]
+        optimisers.append(torch.optim.Muon(faster, adjust_lr_fn="match_rms_adamw"))
+    return optimisers
 
 
-def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+def set_rates(optimisers: Sequence[torch.optim.Optimizer], factor: float) -> dict[str, float]:
     """Sets every group's rate to its peak times ``factor``; returns part -> rate."""
-    for group in optimiser.param_groups:
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    for group in groups:
         group["lr"] = group["peak_lr"] * factor
-    return {group["part"]: group["lr"] for group in optimiser.param_groups}
+    return {group["part"]: group["lr"] for group in groups}
