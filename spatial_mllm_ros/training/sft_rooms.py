@@ -34,6 +34,7 @@ from spatial_mllm_ros.training.mention_truth import (
     mention_truth,
     thing_truth,
 )
+from spatial_mllm_ros.training.room_pool import RoomPool
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftRow, encode_dialogue
 from spatial_mllm_ros.training.token_truth import token_truth
 
@@ -87,6 +88,7 @@ class RoomRows:
             "clips": [asdict(self._clip(frames)) for frames in data.rooms_frames],
             "questions": data.rooms_questions,
             "describe": data.rooms_describe,
+            "pool": data.rooms_pool,
         }
         self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
 
@@ -100,6 +102,18 @@ class RoomRows:
         config = StreamConfig(worlds=count, clip=self._clip(frames), questions_per_type=self._data.rooms_questions)
         batch = RoomStream(config).batch(self._first + number)
         return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]
+
+    def pool(self, rank: int, ranks: int) -> RoomPool:
+        """Renders the process's share of ``data.rooms_pool`` rooms."""
+        clip = self._clip(max(self._data.rooms_frames))
+        budget = self._loaded.budget
+        return RoomPool(self._data.rooms_pool, clip, budget, first=self._first, rank=rank, ranks=ranks)
+
+    def rows_of(self, pool: RoomPool, number: int, count: int, turn: int) -> list[SftRow]:
+        """What ``rows`` gives, without dialogues and out of a pool: ``count`` times the longest rows' frames."""
+        frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
+        longest = max(self._data.rooms_frames)
+        return pool.rows(count * longest // frames, frames, (self._first, number))
 
     def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
         fusion = self._loaded.fusion

@@ -23,6 +23,7 @@ from spatial_mllm_ros.models.preparation import (
 from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.loop import seed_everything
 from spatial_mllm_ros.training.optimiser import parameter_groups
+from spatial_mllm_ros.training.room_pool import RoomPool
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
 from spatial_mllm_ros.training.sft_data import Conversation, ConversationFiles, shuffled
@@ -56,6 +57,7 @@ class SftStage:
             token_truths=bool(config.model.token_truth) or config.model.spatial == "true_points",
             mention_truths=bool(config.model.mention_truth),
         )
+        self._pool_of_rooms: RoomPool | None = None
         if config.model.token_rms:
             seen = [row.prepared for row in self._rooms.rows(0, _ROOMS_TO_MEASURE, turn=0)]
             scale_visual_tokens(loaded.model, seen, config.model.token_rms)
@@ -104,7 +106,11 @@ class SftStage:
             parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         else:
             first = (step * ranks + rank) * accumulate
-            parts = [self._rooms.rows(first + n, size, turn=step * accumulate + n) for n in range(accumulate)]
+            if self._config.data.rooms_pool and self._pool_of_rooms is None:
+                self._pool_of_rooms = self._rooms.pool(rank, ranks)
+            pool = self._pool_of_rooms
+            rows_of = self._rooms.rows if pool is None else partial(self._rooms.rows_of, pool)
+            parts = [rows_of(first + n, size, turn=step * accumulate + n) for n in range(accumulate)]
         rule, tokenizer = self._loaded.model.model.mrope_rule, self._loaded.tokenizer
         return [build_batch(tokenizer, part, rule) for part in parts]
 

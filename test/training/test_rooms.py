@@ -3,6 +3,8 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from safetensors.torch import load_file
 
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
 from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
+from spatial_mllm_ros.datasets.rooms.points import patch_points, points_in_first_camera
 from spatial_mllm_ros.errors import CheckpointError, ConfigurationError
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
 from spatial_mllm_ros.models.connectors import Fusion, merged_rows
+from spatial_mllm_ros.models.preparation import PATCH_PX, prepare_video
 from spatial_mllm_ros.models.small_architecture import write_new_checkpoint
 from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.true_points import point_tokens
@@ -33,6 +37,7 @@ from spatial_mllm_ros.training.geometry import run_geometry
 from spatial_mllm_ros.training.geometry_batch import relative_to_first, world_points
 from spatial_mllm_ros.training.geometry_rooms import RoomGeometryBatches
 from spatial_mllm_ros.training.mention_truth import MentionHead, Mentions, ThingTruth, mention_truth, thing_truth
+from spatial_mllm_ros.training.room_pool import RoomFrames, RoomPool
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft import run_sft
 from spatial_mllm_ros.training.sft_batch import build_batch
@@ -400,6 +405,72 @@ def test_without_dialogues_the_language_model_does_not_run_and_tokens_are_learne
     assert changed == {"connector", "visual", "spatial_encoder"}
     with pytest.raises(ConfigurationError, match="nothing to learn"):
         replace(config, data=data, model=replace(config.model, token_truth=0.0))
+
+
+def test_frames_cut_from_a_room_know_what_they_show_in_their_own_first_camera(clip, start):
+    budget = load_spatial_mllm(start).budget
+    chosen = np.array([1, 3])
+    row = RoomFrames.of_clip(clip).row(chosen, budget)
+    assert row.dialogues == []
+    points = points_in_first_camera(clip.depth_m[chosen], clip.scene_from_cam[chosen], clip.intrinsics)
+    alike = partial(torch.testing.assert_close, atol=1e-4, rtol=1e-4, equal_nan=True)
+    alike(row.truth.patches_m, patch_points(points, PATCH_PX))
+    alike(row.truth.patches_m[0], row.truth.in_camera_m[0])
+    assert (row.truth.patches_m[1] - row.truth.in_camera_m[1]).abs().nanmean() > 0.1
+    assert torch.equal(row.truth.shown, token_truth(clip).shown[chosen])
+    images = prepare_video(list(clip.rgb[chosen].numpy()), budget).spatial_images
+    assert torch.equal(row.prepared.spatial_images, images)
+
+
+def test_rows_of_a_pool_follow_from_the_step_and_are_more_where_they_are_shorter(start, tmp_path):
+    loaded = load_spatial_mllm(start)
+    config = sft_config(start, tmp_path, {"mention_truth": 0.0})
+    data = replace(config.data, rooms_frames=(2, 8), rooms_pool=6, rooms_questions=0, rooms_describe=False)
+    seen = {}
+    for turn, rank in itertools.product(range(2), range(2)):
+        with SftStage(loaded, replace(config, data=data), BadSamples(tmp_path / "bad.jsonl")) as stage:
+            for step in range(2):
+                (batch,) = stage.batches(step, rank, 2)
+                seen[turn, step, rank] = [item.spatial_images for item in batch.prepared]
+    assert {key[1:]: (len(rows), len(rows[0])) for key, rows in seen.items()} == {
+        (0, 0): (8, 2),
+        (0, 1): (8, 2),
+        (1, 0): (2, 8),
+        (1, 1): (2, 8),
+    }
+    for (turn, step, rank), images in seen.items():
+        assert all(torch.equal(one, other) for one, other in zip(images, seen[1 - turn, step, rank], strict=True))
+    ranks = [{frame.sum().item() for images in seen[0, 0, rank] for frame in images} for rank in range(2)]
+    assert len(ranks[0]) > 4
+    assert not ranks[0] & ranks[1]
+
+
+def test_a_run_on_a_pool_broken_off_and_resumed_is_the_same_run(start, tmp_path, monkeypatch):
+    def run(out, **more):
+        config = sft_config(start, out, {"trained": ("connector", "merger", "vision", "spatial")}, **more)
+        data = replace(config.data, rooms_questions=0, rooms_describe=False, rooms_pool=3)
+        run_sft(replace(config, data=data, model=replace(config.model, mention_truth=0.0)))
+
+    made = RoomPool.rows
+
+    def broken(self, count, frames, seed):
+        if seed[-1] == 3:
+            raise KeyboardInterrupt
+        return made(self, count, frames, seed)
+
+    run(tmp_path / "whole")
+    monkeypatch.setattr(RoomPool, "rows", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken")
+    monkeypatch.setattr(RoomPool, "rows", made)
+    run(tmp_path / "broken", resume=True)
+    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
+
+
+def test_a_pool_of_rooms_gives_no_dialogues_and_says_so():
+    parts = {"model": SftModelConfig(checkpoint=Path("x"), token_truth=1.0), "run": RunConfig(out=Path("y"))}
+    with pytest.raises(ConfigurationError, match=r"cut from a pool of rooms have no dialogues; set data\.rooms_pool"):
+        SftConfig(data=SftDataConfig(rooms_pool=3), **parts)
 
 
 @pytest.mark.parametrize("rms", [0.1, 3.0])
