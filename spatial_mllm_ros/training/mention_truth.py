@@ -2,9 +2,9 @@
 
 A question about a chair is answered by way of the chair's tokens, one about two things by way of both. Short answers
 alone teach that way slowly. So readings of the model's states, which training drops at the end, have to say at the word
-"chair" itself how many chairs there are, where the only one is, how long it is and when it is first seen; a layer later
-how it lies to the things named before it, and at the end of an option whether it is the right one; where an answer
-begins, the logarithm of a number that is to be answered.
+"chair" itself how many chairs there are, where the only one lies in the view that shows most of it, how long it is and
+when it is first seen; a layer later how it lies to the things named before it, and at the end of an option whether it
+is the right one; where an answer begins, the logarithm of a number that is to be answered.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.models.tokenization import ChatTokenizer
 from spatial_mllm_ros.training.token_truth import UNIT_M
 
-#: At a name, of its class: is there one, how many / 3, centre of the only one in the first camera / UNIT_M (3),
-#: logarithm of its longest side in metres, 2 x share of the video before it is first seen well.
+#: At a name, of its class: is there one, how many / 3, centre of the only one / UNIT_M (3) in the camera that sees most
+#: of it (only who knows how the camera moved could tell it in the first one), logarithm of its longest side in metres,
+#: 2 x share of the video before it is first seen well.
 THING = slice(0, 7)
 #: At a name: how much later it is first seen than the thing named before; logarithms of the distances in metres to that
 #: and to the one that is asked about; how far right and how far before oneself / UNIT_M, standing at the first thing
@@ -67,7 +68,8 @@ def thing_truth(scene: SceneAnnotation) -> ThingTruth:
         raise ConfigurationError(f"Scene {scene.name!r} has no visibility; give one whose frames are known.")
     evidence, count = Evidence(scene, Limits()), len(LABELS)
     appearances = evidence.appearances()
-    first_from_scene = inverse_pose(scene.visibility.scene_from_cam[0])
+    best_views = scene.visibility.pixels.argmax(0)
+    by_id = {thing.id: n for n, thing in enumerate(scene.objects)}
     truth = ThingTruth(np.full((count, 7), np.nan), np.full((count, 2), np.nan), np.full((count, count), np.nan))
     for row, label in zip(truth.numbers, LABELS, strict=True):
         things = evidence.by_label.get(label, [])
@@ -78,7 +80,8 @@ def thing_truth(scene: SceneAnnotation) -> ThingTruth:
             row[6] = appearances[label][1] / len(scene.visibility.stamps_ns) / _TIME_UNIT
     for thing in evidence.unique:
         number, box = LABELS.index(thing.label), thing.box
-        centre_m = first_from_scene[:3, :3] @ box.centre_m + first_from_scene[:3, 3]
+        cam_from_scene = inverse_pose(scene.visibility.scene_from_cam[best_views[by_id[thing.id]]])
+        centre_m = cam_from_scene[:3, :3] @ box.centre_m + cam_from_scene[:3, 3]
         truth.numbers[number, 2:5] = centre_m / UNIT_M
         truth.numbers[number, 5] = math.log(float(box.size_m.max()))
         truth.plan_m[number] = box.centre_m[:2]
