@@ -44,8 +44,9 @@ Weights: sha256 `{sha256}`.
 | --- | ---: | ---: | ---: | --- | --- | ---: | --- |
 {runs}
 
-{hours:.1f} hours in all; a step's time is the wall clock on a machine that may have done other work beside it. Every
-step has new rooms of the training split (seeds 0 to 899,999,999). The options of each run:
+{hours:.1f} hours in all; a step's time is the wall clock on a machine that may have done other work beside it. Rooms
+are of the training split (seeds 0 to 899,999,999): new ones in every step, or all steps draw from a pool of so many.
+The options of each run:
 
 {options}
 {measured}
@@ -102,7 +103,8 @@ class TrainingRun:
         run, machine = self.description["config"]["run"], self.description["machine"]
         steps = self.rows[-1]["step"]
         seen = steps * run["batch_size"] * run["accumulate"] * machine["processes"]
-        rooms = f"{seen:,}" if "rooms" in self.description["data"] else "-"
+        pool = self.description["config"].get("data", {}).get("rooms_pool", 0)
+        rooms = f"pool of {pool:,}" if pool else f"{seen:,}" if "rooms" in self.description["data"] else "-"
         cores = machine["processes"] * machine["threads"]
         hardware = ", ".join(machine["gpus"]) or f"CPU, {cores} of {machine['cpus']} cores"
         start = self.description["start"]

@@ -8,12 +8,16 @@ from spatial_mllm_ros.evaluation.rooms.card import TrainingRun, write_card
 from spatial_mllm_ros.models.identity import weights_sha256
 
 
-def put_run(folder, stage, *, steps, seconds, **measured):
+def put_run(folder, stage, *, steps, seconds, pool=0, **measured):
     folder.mkdir()
     run = {"out": "/somewhere/run", "batch_size": 4, "accumulate": 2, "seed": 3, "precision": "bf16", "resume": False}
     description = {
         "stage": stage,
-        "config": {"model": {"checkpoint": "/somewhere/start", "trained": ["connector", "merger"]}, "run": run},
+        "config": {
+            "model": {"checkpoint": "/somewhere/start", "trained": ["connector", "merger"]},
+            "run": run,
+            "data": {"rooms_pool": pool},
+        },
         "data": {"rooms": "0" * 64},
         "start": {"name": "start", "sha256": "ab" * 32},
         "machine": {"cpus": 8, "processes": 3, "threads": 2, "gpus": []},
@@ -55,13 +59,15 @@ def test_the_card_tells_cost_data_seeds_scores_and_limits(copied, tmp_path, caps
     put_evaluation(copied)
     one = put_run(tmp_path / "one", "geometry", steps=3, seconds=1200.0, rotation_median_deg=12.34)
     two = put_run(tmp_path / "two", "sft", steps=1000, seconds=7.2)
-    assert main(["evaluate", "card", str(copied), "--run", str(one), "--run", str(two)]) == 0
+    three = put_run(tmp_path / "three", "sft", steps=10, seconds=0.0, pool=3600)
+    assert main(["evaluate", "card", str(copied), *(f"--run={run}" for run in (one, two, three))]) == 0
     card = (copied / "README.md").read_text()
     assert capsys.readouterr().out.strip() == str(copied / "README.md")
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert "# tiny-rooms" in card
     assert "| geometry | 3 | 72 | 1.00 | CPU, 6 of 8 cores | bf16 | 3 | start `abababababab` |" in card
     assert "| sft | 1,000 | 24,000 | 2.00 |" in card
+    assert "| sft | 10 | pool of 3,600 | 0.00 |" in card
     assert "3.0 hours in all" in card
     assert "model.trained connector merger" in card
     assert "/somewhere" not in card
