@@ -51,8 +51,8 @@ def write_live_picture(
     selected = [stamp for stamp in sorted(shown) if stamp in placed]
     if not selected:
         raise SourceError(f"None of the selected frames of {source.name!r} could be placed in a scene again.")
-    source = scene.status().scale_source
-    unit = "m" if source is None or source.is_metric else "relative"
+    scale = scene.status().scale_source
+    unit = "m" if scale is None or scale.is_metric else "relative"
     figures = coverage_figures(
         recorder.seen, selected, level=recorder.level, fine_voxel_size=recorder.fine_voxel_size, unit=unit
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ NEITHER, BOTH, SELECTED, UNIFORM, PATH = "#ececec", "#b4b4b4", "#0072b2", "#e69f
 TRUTH = "#b03060"
 # Layout, in inches: the contact sheet on the left, the map on the right.
 _SHEET_WIDTH, _MAP_WIDTH, _HEIGHT, _TITLE, _CAPTION, _GAP = 9.4, 7.9, 8.4, 0.45, 0.27, 0.12
-_NOTE = 0.24  # height of a line of text below
+_NOTE, _NOTE_LETTER = 0.24, 0.08  # height of a line of text below, width of a letter in it
 _SHEET_HEIGHT = _HEIGHT - _TITLE - _GAP
 _SNAP_DEG = 25.0  # a scene whose vertical is within this of an axis is drawn along its own axes
 
@@ -44,7 +45,7 @@ class KnownScene:
     Attributes:
         outlines: walls of each room on the floor, float64 [K, 3].
         things: name and corners of the base, float64 [4, 3], of the things that were asked about.
-        notes: lines of text below the picture.
+        notes: texts below the picture, each beginning a line.
     """
 
     outlines: Sequence[np.ndarray] = ()
@@ -122,7 +123,9 @@ def write_picture(
 
     width = _SHEET_WIDTH + 2 * _GAP + _MAP_WIDTH
     known = known or KnownScene()
-    below = _NOTE * (len(known.notes) + 1) if known.notes else 0.0
+    letters = int((width - 2 * _GAP) / _NOTE_LETTER)
+    notes = [line for note in known.notes for line in textwrap.wrap(note, letters, subsequent_indent=4 * " ")]
+    below = _NOTE * (len(notes) + 1) if notes else 0.0
     height = _HEIGHT + below
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
@@ -132,7 +135,7 @@ def write_picture(
     )
     sheet, plan = upper.subfigures(1, 2, squeeze=False, width_ratios=ratios, wspace=0.0)[0]
     figure.suptitle(title, fontsize=15, x=_GAP / width, y=1 - 0.1 / height, ha="left", va="top")
-    for number, line in enumerate(known.notes):
+    for number, line in enumerate(notes):
         figure.text(_GAP / width, (below - _NOTE * (number + 0.5)) / height, line, fontsize=10, va="center", ha="left")
     _draw_contact_sheet(sheet, contact, first_stamp_ns)
     axes = plan.add_axes((0.085, 0.2, 0.895, 0.7))

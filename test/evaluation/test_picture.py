@@ -135,6 +135,22 @@ def test_what_is_known_is_drawn_into_the_map_and_below_the_picture(tmp_path):
     assert (drawn[plain.shape[0] :] < 128).any()  # the notes
 
 
+def test_a_note_that_is_too_long_for_a_line_goes_on_in_the_next_one(tmp_path):
+    seen, contact = seen_frames(), [ContactFrame(10**9, np.full((48, 64, 3), 90, np.uint8), 1)]
+    figures = coverage_figures(seen, [10**9], level=0, fine_voxel_size=0.5, unit="m")
+    images = []
+    for words in (1, 60, 61):
+        known = KnownScene(notes=["standing " * words])
+        path = tmp_path / f"{words}.png"
+        write_picture(path, contact, seen, figures, fine_voxel_size=0.5, title="a", first_stamp_ns=10**9, known=known)
+        images.append(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    short, long, longer = images
+    assert long.shape[0] > short.shape[0] + 20
+    assert (long[-60:, -10:] > 200).all()  # nothing reaches the right edge
+    assert (long[-60:, -long.shape[1] // 4 :] < 128).any()
+    assert (long.shape != longer.shape) or (long != longer).any()  # no word is lost
+
+
 def test_nothing_to_draw_is_an_error(tmp_path):
     figures = coverage_figures(seen_frames(), [10**9], level=0, fine_voxel_size=0.5, unit="m")
     with pytest.raises(ConfigurationError, match="no frame to draw"):
