@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.datasets.clips import read_clip, read_image
+from spatial_mllm_ros.datasets.clips import read_clip, read_image, readable_frames
 from spatial_mllm_ros.errors import SourceError
 
 COUNT, HEIGHT, WIDTH = 12, 48, 80
@@ -61,6 +61,14 @@ def test_an_rgbd_folder_gives_its_colour_images_in_order_of_their_numbers(tmp_pa
 def test_a_video_cut_short_says_how_far_it_can_be_read(video, tmp_path):
     with pytest.raises(SourceError, match=r"decoding ends after 12"):
         read_clip(video, lambda total: [0, total + 3])
+
+
+def test_evaluation_goes_on_with_the_frames_of_a_video_that_can_be_decoded(video, tmp_path):
+    found = readable_frames(video, lambda total: [2, 7, total + 3])
+    assert list(found) == [2, 7]
+    assert reds(found.values()) == pytest.approx([level(2), level(7)], abs=5)
+    with pytest.raises(SourceError, match=r"Not one of the 1 frames wanted of .*clip\.mp4 can be decoded"):
+        readable_frames(video, lambda total: [total + 3])
 
 
 def test_what_is_not_there_or_no_image_is_named(tmp_path):
