@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.datasets.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.models.preparation import PixelBudget, prepare_video
 from spatial_mllm_ros.training.sft_batch import SftRow
@@ -59,9 +60,16 @@ class RoomPool:
         clip: the clip that is rendered of each.
         first: number of the first room in the stream.
         rank, ranks: of the processes.
+
+    Raises:
+        ConfigurationError: fewer rooms than processes.
     """
 
     def __init__(self, rooms: int, clip: ClipConfig, budget: PixelBudget, *, first: int, rank: int, ranks: int) -> None:
+        if rooms < ranks:
+            raise ConfigurationError(
+                f"data.rooms_pool is {rooms}; each of the {ranks} processes needs a room of its own."
+            )
         stream = RoomStream(StreamConfig(worlds=1, clip=clip, questions_per_type=0))
         numbers = tqdm(range(first + rank, first + rooms, ranks), desc="rooms", disable=rank > 0)
         self._rooms = [RoomFrames.of_clip(stream.batch(number).clips[0]) for number in numbers]

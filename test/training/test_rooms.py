@@ -445,6 +445,11 @@ def test_rows_of_a_pool_follow_from_the_step_and_are_more_where_they_are_shorter
     ranks = [{frame.sum().item() for images in seen[0, 0, rank] for frame in images} for rank in range(2)]
     assert len(ranks[0]) > 4
     assert not ranks[0] & ranks[1]
+    with (
+        SftStage(loaded, replace(config, data=data), BadSamples(tmp_path / "bad.jsonl")) as stage,
+        pytest.raises(ConfigurationError, match="each of the 7 processes needs a room of its own"),
+    ):
+        stage.batches(0, 0, 7)
 
 
 def test_a_run_on_a_pool_broken_off_and_resumed_is_the_same_run(start, tmp_path, monkeypatch):
