@@ -54,8 +54,9 @@ def parameter_groups(
 
 def make_optimisers(groups: list[dict[str, Any]], config: OptimiserConfig) -> list[torch.optim.Optimizer]:
     """What steps ``parameter_groups``: AdamW alone, or with Muon where ``config.matrices`` says so."""
-    hidden = [group for group in groups if group["hidden"] and config.matrices == "muon"]
-    others = [group for group in groups if not any(group is one for one in hidden)]
+    muon = config.matrices == "muon"
+    hidden = [group for group in groups if muon and group["hidden"]]
+    others = [group for group in groups if not (muon and group["hidden"])]
     optimisers: list[torch.optim.Optimizer] = []
     if others:
         optimisers.append(torch.optim.AdamW(others, betas=(config.beta1, config.beta2)))
