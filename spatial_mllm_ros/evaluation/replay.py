@@ -125,14 +125,16 @@ def replay_all(
             f"{len(questions)} files of questions were given for {len(sources)} recordings; give one for all of them, "
             "or one for each."
         )
-    files: list[Path | None] = list(questions) * len(sources) if len(questions) == 1 else list(questions)
-    asked = [load_questions(file) if file else () for file in files or [None] * len(sources)]
+    files: list[Path | None] = [*questions] or [None]
+    if len(files) == 1:
+        files *= len(sources)
+    asked = [load_questions(file) if file else () for file in files]
     bag_topics = BagTopics.from_options(topics) if topics else None
     configuration = _configuration_json(config)
     reports = []
     for number, (path, timed) in enumerate(zip(sources, asked, strict=True)):
         hashes = {"recording": path_sha256(path)} if path.exists() else {}
-        if files and (file := files[number]) is not None:
+        if (file := files[number]) is not None:
             hashes["questions"] = path_sha256(file)
         with open_source(path, rate_hz=source_rate_hz, topics=bag_topics) as recording:
             own = folder_of(out_dir, number, recording.name, len(sources))
