@@ -43,12 +43,16 @@ def shell_of(k: Kit, plan: FloorPlan) -> tuple[list[tuple[Part, int]], list[tupl
 
 def _style(k: Kit) -> tuple[Color, Texture, Color, Texture, float, Color, float]:
     """Wall colour and texture, floor colour, texture and tile, ceiling colour, wall tile."""
-    wall = k.hsv((0.0, 1.0), (0.03, 0.3), (0.6, 0.93))
+    wall = k.hsv((0.0, 1.0), (0.02, 0.13), (0.6, 0.93))
     wall_texture = k.pick(
         Texture.PLAIN, Texture.PLAIN, Texture.STRIPES, Texture.DOTS, Texture.BRICKS, Texture.TILES, Texture.SPECKLE
     )
     texture = k.pick(Texture.PLANKS, Texture.PLANKS, Texture.TILES, Texture.CHECKS, Texture.SPECKLE, Texture.WEAVE)
-    floor = k.wood() if texture is Texture.PLANKS else k.hsv((0.0, 1.0), (0.05, 0.4), (0.35, 0.8))
+    floor = (
+        k.hsv((0.055, 0.105), (0.15, 0.35), (0.28, 0.78))
+        if texture is Texture.PLANKS
+        else k.hsv((0.0, 1.0), (0.03, 0.2), (0.35, 0.8))
+    )
     return wall, wall_texture, floor, texture, k.u(0.6, 1.6), k.white(), k.u(0.6, 1.4)  # type: ignore[return-value]
 
 

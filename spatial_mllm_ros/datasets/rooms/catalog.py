@@ -1,14 +1,16 @@
-"""Every class of thing that rooms hold: how it is built, and where it belongs."""
+"""Every class of thing that rooms hold: how it is built, in which colour, and where it belongs."""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from spatial_mllm_ros.datasets.rooms import furniture as f
 from spatial_mllm_ros.datasets.rooms import small_things as s
-from spatial_mllm_ros.datasets.rooms.kit import Kit, Model
+from spatial_mllm_ros.datasets.rooms.kit import Kit, Model, painted
+from spatial_mllm_ros.datasets.rooms.parts import Color
 
 
 class Place(Enum):
@@ -37,6 +39,10 @@ class Kind:
     place: Place
     themes: str = "LBKWO"
     many: int = 1
+
+    def make(self, kit: Kit) -> Model:
+        """Draws one, in the colour of its class."""
+        return painted(self.build(kit), PAINTS[self.label])
 
 
 KINDS: tuple[Kind, ...] = (
@@ -85,3 +91,28 @@ KINDS: tuple[Kind, ...] = (
 
 #: All labels, the window (an opening, built by the plan) included, in a fixed order.
 LABELS: tuple[str, ...] = (*dict.fromkeys(kind.label for kind in KINDS), "window")
+
+_PALE, _VIVID, _DEEP = (0.45, 1.0), (0.95, 0.95), (0.85, 0.4)  # saturation and value
+_TRIOS = {
+    0: ("bed", "backpack", "bookshelf"),
+    28: ("box", "basket", "wardrobe"),
+    55: ("lamp", "ball", "guitar"),
+    80: ("dresser", "bottle", "suitcase"),
+    110: ("toilet", "plant", "sofa"),
+    140: ("radiator", "fan", "table"),
+    165: ("refrigerator", "trash can", "stool"),
+    190: ("sink", "bathtub", "clock"),
+    212: ("washing machine", "laptop", "desk"),
+    235: ("nightstand", "chair", "tv"),
+    265: ("microwave", "printer", "piano"),
+    295: ("picture", "pillow", "stove"),
+    330: ("teddy bear", "cup", "door"),
+}  # hue in degrees: a pale, a vivid and a deep class, which differ in size and shape
+
+#: The colour of each class. Without it, classes are told apart by the shapes of parts that are smaller than a pixel
+#: where a small model looks at 112x84 of them; the window, which the plan builds, stays as it is.
+PAINTS: dict[str, Color] = {
+    label: colorsys.hsv_to_rgb(hue / 360, *tone)
+    for hue, trio in _TRIOS.items()
+    for label, tone in zip(trio, (_PALE, _VIVID, _DEEP), strict=True)
+}

@@ -27,6 +27,24 @@ class Model:
     support: Support | None = None
 
 
+_COVER = 0.8  # of the paint over the drawn colour
+_DARKEST, _CONTRAST = 0.45, 0.7  # brightness of paint over black, and what white adds
+
+
+def painted(model: Model, paint: Color) -> Model:
+    """The model with all parts in shades of one colour: drawn materials shine through, bright parts are brighter."""
+
+    def over(color: Color) -> Color:
+        light = _COVER * (_DARKEST + _CONTRAST * max(color))
+        return tuple(min(1.0, (1.0 - _COVER) * c + light * p) for c, p in zip(color, paint, strict=True))  # type: ignore[return-value]
+
+    parts = (
+        part._replace(color=over(part.color), color2=None if part.color2 is None else over(part.color2))
+        for part in model.parts
+    )
+    return Model(tuple(parts), model.support)
+
+
 class Kit:
     """Draws sizes, colours and materials from one generator, so that no two things of a class are the same."""
 

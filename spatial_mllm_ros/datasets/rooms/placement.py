@@ -95,7 +95,7 @@ def _order(k: Kit, kind: Kind) -> float:
 
 def _drawn(k: Kit, kind: Kind) -> tuple[Model, float, np.ndarray, np.ndarray]:
     # The scale is drawn apart from the proportions: how large a thing is must be seen, not known from its class.
-    model, scale = kind.build(k), math.exp(k.u(-0.36, 0.36))
+    model, scale = kind.make(k), math.exp(k.u(-0.36, 0.36))
     if kind.label == "door":
         scale = k.u(0.9, 1.04)
     low, high = bounds_of(model.parts)

@@ -1,9 +1,10 @@
+import colorsys
 import itertools
 
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.datasets.rooms.catalog import KINDS, LABELS
+from spatial_mllm_ros.datasets.rooms.catalog import KINDS, LABELS, PAINTS
 from spatial_mllm_ros.datasets.rooms.floor_plan import union_outline
 from spatial_mllm_ros.datasets.rooms.kit import Kit
 from spatial_mllm_ros.datasets.rooms.parts import (
@@ -134,6 +135,24 @@ def test_every_kind_stands_on_the_ground_and_its_support_is_on_it(kind):
         if model.support is not None:
             assert low[2] < model.support.z_m <= high[2] + 1e-9
             assert low[0] < model.support.x_m[0] < model.support.x_m[1] < high[0]
+
+
+def test_every_class_but_the_window_has_a_colour_that_differs_from_all_others():
+    assert sorted(PAINTS) == sorted(set(LABELS) - {"window"})
+    paints = np.array(list(PAINTS.values()))
+    apart = np.linalg.norm(paints[:, None] - paints[None], axis=-1) + np.eye(len(paints))
+    assert apart.min() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.build.__name__)
+def test_a_thing_has_about_the_hue_of_its_class_whatever_colours_its_materials_were_drawn_in(kind):
+    kit = Kit(np.random.default_rng(2))
+    for _ in range(5):
+        parts = kind.make(kit).parts
+        sizes = np.array([np.prod(part.size_m) ** (2 / 3) for part in parts])  # about the surface
+        color = (np.array([part.color for part in parts]) * sizes[:, None]).sum(0) / sizes.sum()
+        hue, of_class = (colorsys.rgb_to_hsv(*rgb)[0] for rgb in (color, PAINTS[kind.label]))
+        assert abs((hue - of_class + 0.5) % 1 - 0.5) < 30 / 360
 
 
 def test_areas_of_rooms_are_those_of_their_cells_and_passages():
