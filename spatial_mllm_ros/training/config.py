@@ -135,6 +135,8 @@ class SftModelConfig:
             learned; the language model's layers can then add nothing that counts to them. 0 leaves them.
         mention_truth: weight of saying at the name of a thing how many there are, where, and when they are first seen,
             and where a number is to be answered its logarithm (rooms only); 0 leaves it out.
+        attention_truth: weight of what heads of the language model look at: from the name of a thing at the tokens that
+            show it, from an answer at the name that it follows from (rooms only); 0 leaves it out.
         zeroed: share of the videos that are shown without what the connector adds.
         blind: share of the videos whose visual tokens are all zero.
     """
@@ -147,6 +149,7 @@ class SftModelConfig:
     token_truth: float = 0.0
     token_rms: float = 0.0
     mention_truth: float = 0.0
+    attention_truth: float = 0.0
     zeroed: float = 0.0
     blind: float = 0.0
 
@@ -155,7 +158,7 @@ class SftModelConfig:
             object.__setattr__(self, "trained", PARTS)
         known = bool(self.trained) and set(self.trained) <= set(PARTS)
         _check(self, "trained", known, f"'all' or some of {', '.join(PARTS)}")
-        for name in ("token_truth", "token_rms", "mention_truth"):
+        for name in ("token_truth", "token_rms", "mention_truth", "attention_truth"):
             _check(self, name, getattr(self, name) >= 0, "0 or above")
         _check(self, "zeroed", 0 <= self.zeroed <= 1, "in [0, 1]")
         _check(self, "blind", 0 <= self.blind <= 1 - self.zeroed, "in [0, 1 - zeroed]")
@@ -215,7 +218,7 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         model, data = self.model, self.data
-        of_rooms = (model.token_truth, model.token_rms, model.mention_truth)
+        of_rooms = (model.token_truth, model.token_rms, model.mention_truth, model.attention_truth)
         if data.files and (model.spatial == "true_points" or any(of_rooms)):
             raise ConfigurationError(
                 "True points and the truth of tokens and mentions are known of generated rooms only; leave data.files "

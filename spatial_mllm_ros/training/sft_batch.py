@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from spatial_mllm_ros.errors import QuestionError, SampleRejectedError
 from spatial_mllm_ros.models.mrope import MropeRule, mrope_position_ids
 from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.prompts import context_ids, question_ids
 from spatial_mllm_ros.models.tokenization import TURN_END, TURN_START, ChatTokenizer
+from spatial_mllm_ros.training.attention_truth import Pointers
 from spatial_mllm_ros.training.mention_truth import READINGS
 from spatial_mllm_ros.training.token_truth import TokenTruth
 
@@ -28,11 +31,13 @@ class Dialogue:
         labels: the same ids where a token belongs to an answer or ends it, else IGNORED.
         readings: float32 [tokens, READINGS], what is to be read from the model's states, see ``mention_truth``; None:
             nothing.
+        pointers: which of the tokens belong together, see ``attention_truth``; None: nothing is known of them.
     """
 
     ids: list[int]
     labels: list[int]
     readings: torch.Tensor | None = None
+    pointers: Pointers | None = None
 
     @property
     def answer_start(self) -> int:
@@ -62,6 +67,7 @@ class SftBatch:
         prepared: the media of the rows, in order.
         truths: what their visual tokens show, None where it is not known.
         readings: float32 [B, L, READINGS], what is to be read from the model's states; NaN where nothing is.
+        names, answers: int64 [N, 1 + NAME_COLUMNS] and [A, 3], of ``Pointers`` after the number of their row.
     """
 
     input_ids: torch.Tensor
@@ -71,6 +77,8 @@ class SftBatch:
     prepared: tuple[PreparedVideo | PreparedImage, ...]
     truths: tuple[TokenTruth | None, ...]
     readings: torch.Tensor
+    names: torch.Tensor
+    answers: torch.Tensor
 
     @property
     def learned_tokens(self) -> int:
@@ -119,16 +127,29 @@ def build_batch(tokenizer: ChatTokenizer, rows: Sequence[SftRow], rule: MropeRul
     positions = torch.ones((3, count, length), dtype=torch.long)
     owner = torch.full((count, length), _PADDING)
     readings = torch.full((count, length, READINGS), torch.nan)
-    for row, (ids, learned, places, blocks, read) in enumerate(built):
+    names, answers = [], []
+    for row, (ids, learned, places, blocks, read, pointing) in enumerate(built):
         size = ids.shape[0]
         input_ids[row, :size], labels[row, :size], owner[row, :size] = ids, learned, blocks
         positions[:, row, :size], readings[row, :size] = places, read
+        names += [F.pad(part.names, (1, 0), value=row) for part in pointing]
+        answers += [F.pad(part.answers, (1, 0), value=row) for part in pointing]
     media, truths = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "truth"))
-    return SftBatch(input_ids, labels, positions, _mask(owner), media, truths, readings)
+    return SftBatch(
+        *(input_ids, labels, positions, _mask(owner), media, truths, readings), torch.cat(names), torch.cat(answers)
+    )
 
 
-def _row(tokenizer: ChatTokenizer, row: SftRow, rule: MropeRule) -> tuple[torch.Tensor, ...]:
-    """Ids, labels, positions [3, L], owners (0 the context, n the n-th dialogue), readings."""
+class _BuiltRow(NamedTuple):
+    ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor  # [3, L]
+    owners: torch.Tensor  # 0 the context, n the n-th dialogue
+    readings: torch.Tensor
+    pointing: list[Pointers]
+
+
+def _row(tokenizer: ChatTokenizer, row: SftRow, rule: MropeRule) -> _BuiltRow:
     prepared = row.prepared
     context = context_ids(tokenizer, prepared)
     is_video = isinstance(prepared, PreparedVideo)
@@ -144,15 +165,18 @@ def _row(tokenizer: ChatTokenizer, row: SftRow, rule: MropeRule) -> tuple[torch.
     ids, labels, blocks = list(context), [IGNORED] * len(context), [_CONTEXT] * len(context)
     positions = [places[:, 0]]
     readings = [torch.full((len(context), READINGS), torch.nan)]
+    pointing = [Pointers.none()]
     for number, dialogue in enumerate(row.dialogues, 1):
+        if dialogue.pointers is not None:
+            pointing.append(dialogue.pointers.moved(len(ids)))
         ids += dialogue.ids
         none = torch.full((len(dialogue.ids), READINGS), torch.nan)
         readings.append(none if dialogue.readings is None else dialogue.readings)
         labels += dialogue.labels
         blocks += [number] * len(dialogue.ids)
         positions.append(torch.arange(after, after + len(dialogue.ids)).expand(3, -1))
-    ids_and_labels = (torch.tensor(ids), torch.tensor(labels))
-    return (*ids_and_labels, torch.cat(positions, dim=1), torch.tensor(blocks), torch.cat(readings))
+    tensors = (torch.tensor(ids), torch.tensor(labels), torch.cat(positions, dim=1), torch.tensor(blocks))
+    return _BuiltRow(*tensors, torch.cat(readings), pointing)
 
 
 def _mask(owner: torch.Tensor) -> torch.Tensor | None:

@@ -20,6 +20,7 @@ from spatial_mllm_ros.models.identity import weights_sha256
 from spatial_mllm_ros.models.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.spatial_mllm import SpatialMllm
 from spatial_mllm_ros.models.true_points import point_tokens
+from spatial_mllm_ros.training.attention_truth import AttentionHabits
 from spatial_mllm_ros.training.config import SftModelConfig
 from spatial_mllm_ros.training.mention_truth import MentionHead
 from spatial_mllm_ros.training.sft_batch import IGNORED, SftBatch
@@ -129,6 +130,8 @@ class SftObjective(nn.Module):
         self._mention_weight = config.mention_truth if config is not None else 0.0
         self.token_head = TokenTruthHead(width) if self._token_weight else None
         self.mention_head = MentionHead(width) if self._mention_weight else None
+        self._attention_weight = config.attention_truth if config is not None else 0.0
+        self.habits = AttentionHabits(model.model.language_model, width) if self._attention_weight else None
         self._states: dict[str, torch.Tensor] = {}
         if self.mention_head is not None:
             layers = model.model.language_model.layers
@@ -140,7 +143,8 @@ class SftObjective(nn.Module):
 
     def dropped_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns with the model and is no part of the finished one."""
-        for name, head in (("token_head", self.token_head), ("mention_head", self.mention_head)):
+        heads = (("token_head", self.token_head), ("mention_head", self.mention_head), ("habits", self.habits))
+        for name, head in heads:
             if head is not None:
                 yield from head.named_parameters(prefix=name)
 
@@ -150,18 +154,20 @@ class SftObjective(nn.Module):
         With further readings also their terms, times the batch's weight: as much as the answers count. The language
         model does not run where no row has a dialogue.
         """
-        rows, terms = self._visual_rows(batch)
+        rows, sees, terms = self._visual_rows(batch)
         loss = torch.zeros((), device=rows.device)
         for name in ("name_loss", "place_loss"):
             if name in terms:
                 loss = loss + self._token_weight * batch.weight * terms[name]
         terms = {name: term.detach() * batch.weight for name, term in terms.items()}
         if batch.learned_tokens:
-            answers, more = self._answers(batch, rows)
+            answers, more = self._answers(batch, rows, sees)
             loss, terms = loss + answers, terms | more
         return {"loss": loss, **terms}
 
-    def _answers(self, batch: SftBatch, rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _answers(
+        self, batch: SftBatch, rows: torch.Tensor, sees: Sequence[bool]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The language model's part of the loss, and what is written down of it."""
         device = self.model.lm_head.weight.device
         mask = batch.attention_mask
@@ -181,6 +187,11 @@ class SftObjective(nn.Module):
             read = self._mention_terms(self.mention_head, batch, hidden)
             loss = loss + self._mention_weight * batch.weight * read["mention_loss"]
             terms |= {name: term.detach() * batch.weight for name, term in read.items()}
+        if self.habits is not None:
+            visual = (batch.input_ids == self.model.config.video_token_id).to(device)
+            looked = self.habits(batch.names.to(device), batch.answers.to(device), visual, batch.truths, sees)
+            loss = loss + self._attention_weight * batch.weight * looked["attention_loss"]
+            terms |= {name: term.detach() * batch.weight for name, term in looked.items()}
         return loss, terms
 
     def _mention_terms(self, head: MentionHead, batch: SftBatch, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -192,8 +203,8 @@ class SftObjective(nn.Module):
         terms: dict[str, torch.Tensor] = head(states["middle"][read], states["later"][read], hidden[read], wanted[read])
         return terms
 
-    def _visual_rows(self, batch: SftBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Visual tokens [n, D] of all rows after each other, and the means of the token head's terms.
+    def _visual_rows(self, batch: SftBatch) -> tuple[torch.Tensor, list[bool], dict[str, torch.Tensor]]:
+        """Visual tokens [n, D] of all rows after each other, which rows are shown, the means of the token head's terms.
 
         What a row is not shown is multiplied by 0 and not left out: each process of a distributed run then has
         gradients for all trained parameters, whatever it drew.
@@ -205,6 +216,7 @@ class SftObjective(nn.Module):
         added = self._spatial(batch)
         draws = torch.rand(len(own)).tolist()
         rows, read, weights = [], [], []
+        shown = [draw >= self._blind for draw in draws]
         for token, addition, draw, truth in zip(own, added, draws, batch.truths, strict=True):
             sees = float(draw >= self._blind)
             fuses = float(draw >= self._blind + self._zeroed)
@@ -214,9 +226,9 @@ class SftObjective(nn.Module):
                 read.append(self._readings(self.token_head, token, addition, rows[-1], truth))
                 weights.append(fuses)
         if not read:
-            return torch.cat(rows), {}
+            return torch.cat(rows), shown, {}
         share = torch.tensor(weights, device=tokens.device) / max(1.0, sum(weights))
-        return torch.cat(rows), {name: (share * torch.stack([r[name] for r in read])).sum() for name in read[0]}
+        return torch.cat(rows), shown, {name: (share * torch.stack([r[name] for r in read])).sum() for name in read[0]}
 
     def _readings(
         self, head: TokenTruthHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, truth: TokenTruth

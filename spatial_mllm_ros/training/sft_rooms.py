@@ -24,6 +24,7 @@ from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import user_text
+from spatial_mllm_ros.training.attention_truth import pointers_of
 from spatial_mllm_ros.training.config import SftDataConfig
 from spatial_mllm_ros.training.mention_truth import (
     ANSWER,
@@ -66,8 +67,8 @@ class RoomRows:
     Args:
         data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room. Without questions and
             descriptions rows have no dialogues, and what tokens show is all there is to learn.
-        token_truths, mention_truths: whether rows say what tokens show, and what is to be read at names; each takes
-            a part of the time that a room takes.
+        token_truths, mention_truths, pointers: whether rows say what tokens show, what is to be read at names, which
+            tokens of questions belong together; each takes a part of the time that a room takes.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class RoomRows:
         seed: int,
         token_truths: bool = True,
         mention_truths: bool = True,
+        pointers: bool = True,
     ) -> None:
         self._loaded, self._data = loaded, data
-        self._token_truths, self._mention_truths = token_truths, mention_truths
+        self._token_truths, self._mention_truths, self._pointers = token_truths, mention_truths, pointers
         self._mentions = Mentions(loaded.tokenizer)
         self._first = seed * 1_000_003
         settings = {
@@ -129,11 +131,16 @@ class RoomRows:
         tokenizer, options = self._loaded.tokenizer, question.options
         text = user_text(question.text, options, self._loaded.fusion, numeric=question.type.is_number)
         plain = encode_dialogue(tokenizer, [(text, question.truth)])
-        if things is None:
+        if things is None and not self._pointers:
             return plain
         named = self._mentions.of(plain.ids[: plain.answer_start])
         in_sentence = sum(label != NOBODY for label in self._mentions.of(tokenizer.encode_text(question.text)))
         right = string.ascii_uppercase.index(question.truth) if options else 0
+        if self._pointers:
+            pointing = pointers_of(named, in_sentence=in_sentence, options=len(options), right=right)
+            plain = replace(plain, pointers=pointing)
+        if things is None:
+            return plain
         readings = torch.full((len(plain.ids), READINGS), torch.nan)
         readings[: len(named)] = mention_truth(
             named, things, in_sentence=in_sentence, options=len(options), right=right

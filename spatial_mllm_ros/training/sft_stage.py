@@ -54,8 +54,10 @@ class SftStage:
             loaded,
             config.data,
             seed=config.run.seed,
-            token_truths=bool(config.model.token_truth) or config.model.spatial == "true_points",
+            token_truths=bool(config.model.token_truth or config.model.attention_truth)
+            or config.model.spatial == "true_points",
             mention_truths=bool(config.model.mention_truth),
+            pointers=bool(config.model.attention_truth),
         )
         self._pool_of_rooms: RoomPool | None = None
         if config.model.token_rms:
