@@ -83,7 +83,7 @@ def pointers_of(named: Sequence[int], *, in_sentence: int, options: int = 0, rig
     """The pointers of a question; its tokens end where the answer begins. See ``mention_truth`` for the arguments.
 
     Asked about is the last name before options that name things, else the first name. The answer follows from the last
-    name of the right option, else from the last name of the sentence.
+    name of the right option, else from the third thing named (who stands at the first faces the second) or the last.
     """
     places = [place for place, label in enumerate(named) if label != NOBODY]
     labels = [named[place] for place in places]
@@ -101,7 +101,7 @@ def pointers_of(named: Sequence[int], *, in_sentence: int, options: int = 0, rig
     if choice:
         follows = in_options[(right + 1) * (len(in_options) // options) - 1]
     elif in_sentence:
-        follows = places[in_sentence - 1]
+        follows = places[min(in_sentence, 3) - 1]
     else:
         return Pointers(names, torch.empty(0, 2, dtype=torch.long))
     return Pointers(names, torch.tensor([[len(named) - 1, follows]]))
@@ -144,8 +144,8 @@ AttentionMaskInterface.register(_KEPT, sdpa_mask)
 class AttentionHabits(nn.Module):
     """Says how far the heads of a language model of width D look elsewhere than they should.
 
-    The second layer finds things, the middle one finds two things in one view, the last but one relates names to each
-    other, the last one answers. For first appearances tokens have to say from the first layer on when they were seen.
+    The first layer finds things; the second finds the views that come first or show two things, for which tokens have
+    to say from the first layer on when they were seen; later ones relate names to each other, the last one answers.
 
     Raises:
         TrainingError: the model has too few layers or heads.
@@ -161,9 +161,10 @@ class AttentionHabits(nn.Module):
                 f"this one has {len(layers)} and {config.num_attention_heads}."
             )
         by_layer: dict[int, tuple[Look | Hop, ...]] = {
-            1: (Look.ANY, Look.BEST, Look.FIRST, Hop.ASKED),
-            len(layers) // 2: (Look.JOINT, Look.JOINT_OTHER, Hop.ASKED, Hop.BEFORE),
-            len(layers) - 2: (Hop.ASKED, Hop.FIRST, Hop.BEFORE),
+            0: (Look.ANY, Look.BEST, Hop.ASKED, Hop.BEFORE),
+            1: (Look.FIRST, Look.JOINT, Look.JOINT_OTHER, Look.ANY),
+            len(layers) // 2: (Hop.ASKED, Hop.BEFORE, Hop.FIRST),
+            len(layers) - 2: (Hop.ASKED, Hop.BEFORE, Hop.FIRST),
         }
         self._habits = [(layer, head, what) for layer, heads in by_layer.items() for head, what in enumerate(heads)]
         self._last = len(layers) - 1
@@ -194,7 +195,7 @@ class AttentionHabits(nn.Module):
 
         Returns:
             ``attention_loss``, the sum over heads of the mean of -log(share of the attention that is where it should
-            be); ``found``, that share of the second layer's first head.
+            be); ``found``, that share of the heads that look at any token that shows the thing.
         """
         found: list[torch.Tensor] = []
         losses: dict[object, list[torch.Tensor]] = {}

@@ -65,11 +65,12 @@ def test_options_point_back_to_what_is_asked_about_and_the_answer_to_the_right_o
     assert found.answers.tolist() == [[9, 8]]
 
 
-def test_without_things_among_the_options_the_answer_follows_from_the_last_name():
-    # "standing by the 3, facing the 5, where is the 7?", "A. left", "B. right"
-    found = pointers_of([3, -1, 5, -1, 7, -1, -1, -1], in_sentence=3, options=2, right=1)
-    assert found.names[:, ASKED].tolist() == [NOWHERE, 0, 0]
+def test_without_things_among_the_options_the_answer_follows_from_the_third_name_or_the_last():
+    # "standing by the 3, facing the 5, is the 7 left or right of the 5?", "A. left", "B. right"
+    found = pointers_of([3, -1, 5, -1, 7, 5, -1, -1], in_sentence=4, options=2, right=1)
+    assert found.names[:, ASKED].tolist() == [NOWHERE, 0, 0, 0]
     assert found.answers.tolist() == [[7, 4]]
+    assert pointers_of([3, -1, 5, -1], in_sentence=2).answers.tolist() == [[3, 2]]
     nothing = pointers_of([-1, -1], in_sentence=0)
     assert len(nothing.names) == len(nothing.answers) == 0
 
@@ -124,14 +125,15 @@ def test_the_loss_is_the_attention_that_goes_astray(deep):
     wanted = looks(names, row.truth)[Look.ANY]
     in_video = visual[0].nonzero()[:, 0]
     shares = [
-        float(weights[1][0, 0, token, in_video[seen] if seen.any() else [0]].sum())
+        float(weights[layer][0, head, token, in_video[seen] if seen.any() else [0]].sum())
+        for layer, head in ((0, 0), (1, 3))
         for token, seen in zip(names[:, TOKEN].tolist(), wanted, strict=True)
     ]
-    assert 0 < sum(map(bool, wanted.any(1))) < len(shares)  # both kinds are among them
+    assert 0 < sum(map(bool, wanted.any(1))) < len(names)  # both kinds are among them
     assert float(found["found"]) == pytest.approx(sum(shares) / len(shares), rel=1e-4)
     assert float(found["attention_loss"]) > -sum(map(math.log, shares)) / len(shares)
     blind = habits(batch.names, batch.answers, visual, batch.truths, [False])
-    first = weights[1][0, 0, names[:, TOKEN], 0].mean()
+    first = (weights[0][0, 0, names[:, TOKEN], 0].mean() + weights[1][0, 3, names[:, TOKEN], 0].mean()) / 2
     assert float(blind["found"]) == pytest.approx(float(first), rel=1e-4)
 
 
