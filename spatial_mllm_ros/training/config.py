@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType
 from spatial_mllm_ros.errors import ConfigurationError
 
 #: The parts of a Spatial-MLLM that can be trained. VGGT's heads do not take part in answering.
@@ -174,6 +175,8 @@ class SftDataConfig:
         media_root: folder that relative media paths start at; none means the folder of each file.
         rooms_frames: frames of a clip of a room, even numbers, one for each batch in turn.
         rooms_questions: most questions per type about a room, answers balanced; 0: none.
+        rooms_types: types of these questions; none: all. What is learned of a few types first is not drowned by the
+            others' wrong answers.
         rooms_describe: also ask for a list of everything that the clip shows.
         rooms_pool: so many rooms are rendered once, with as many frames as the longest of ``rooms_frames``, and rows
             without dialogues are cut from them: run.batch_size rows of the longest, or more of fewer frames. 0: every
@@ -189,6 +192,7 @@ class SftDataConfig:
     media_root: Path | None = None
     rooms_frames: tuple[int, ...] = (8, 16)
     rooms_questions: int = 1
+    rooms_types: tuple[str, ...] = ()
     rooms_describe: bool = True
     rooms_pool: int = 0
     frames: int = 16
@@ -200,6 +204,8 @@ class SftDataConfig:
         even = bool(self.rooms_frames) and all(count >= 2 and count % 2 == 0 for count in self.rooms_frames)
         _check(self, "rooms_frames", even, "one or more even numbers, each 2 or above")
         _check(self, "rooms_questions", self.rooms_questions >= 0, "0 or above")
+        kinds = [kind.value for kind in QuestionType]
+        _check(self, "rooms_types", set(self.rooms_types) <= set(kinds), f"empty or some of {', '.join(kinds)}")
         _check(self, "rooms_pool", self.rooms_pool >= 0, "0 or above")
         for name in ("frames", "max_tokens", "questions_per_video"):
             _check(self, name, getattr(self, name) >= 1, "at least 1")

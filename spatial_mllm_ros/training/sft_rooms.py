@@ -19,7 +19,7 @@ from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.datasets.rooms.sensor import REALISTIC
 from spatial_mllm_ros.datasets.rooms.stream import RoomStream, StreamConfig
 from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation
-from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
+from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm
 from spatial_mllm_ros.models.connectors import Fusion
 from spatial_mllm_ros.models.preparation import prepare_video
@@ -89,6 +89,7 @@ class RoomRows:
             "generator": _ROOMS,
             "clips": [asdict(self._clip(frames)) for frames in data.rooms_frames],
             "questions": data.rooms_questions,
+            "types": data.rooms_types,
             "describe": data.rooms_describe,
             "pool": data.rooms_pool,
         }
@@ -101,7 +102,9 @@ class RoomRows:
             turn: which number of frames they have. Processes that wait for each other should have the same one.
         """
         frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
-        config = StreamConfig(worlds=count, clip=self._clip(frames), questions_per_type=self._data.rooms_questions)
+        types = tuple(QuestionType(kind) for kind in self._data.rooms_types) or tuple(QuestionType)
+        asked = self._data.rooms_questions
+        config = StreamConfig(worlds=count, clip=self._clip(frames), questions_per_type=asked, types=types)
         batch = RoomStream(config).batch(self._first + number)
         return [self._row(clip, questions) for clip, questions in zip(batch.clips, batch.questions, strict=True)]
 

@@ -245,6 +245,22 @@ def test_questions_about_rooms_know_their_options_and_numbers(start):
     assert min(seen.values()) >= 4
 
 
+def test_rows_ask_questions_of_the_types_that_are_wanted_only(start):
+    loaded = load_spatial_mllm(start)
+    wanted = ("object_presence", "room_size_estimation")
+    data = SftDataConfig(rooms_frames=(4,), rooms_questions=3, rooms_describe=False, rooms_types=wanted)
+    texts = [
+        loaded.tokenizer.decode(dialogue.ids)
+        for row in RoomRows(loaded, data, seed=0).rows(3, 4, 0)
+        for dialogue in row.dialogues
+    ]
+    starts = Counter("Is there a" in text for text in texts)
+    assert starts[True] > starts[False] > 0  # several classes to ask for, one size
+    assert all("Is there a" in text or "What is the size of this room" in text for text in texts)
+    with pytest.raises(ConfigurationError, match=r"rooms_types is \('colour',\)"):
+        SftDataConfig(rooms_types=("colour",))
+
+
 def test_names_of_things_are_found_among_tokens_and_the_longest_one_counts(start):
     tokenizer = load_spatial_mllm(start).tokenizer
     ids = tokenizer.encode_text("Is the washing machine, a sink or the chair near?")

@@ -12,7 +12,7 @@ from spatial_mllm_ros.datasets.rooms.clips import Clip, ClipConfig, make_clips
 from spatial_mllm_ros.datasets.rooms.world import SPLITS, split_seed
 from spatial_mllm_ros.datasets.scene_questions.balance import AnswerBalancer
 from spatial_mllm_ros.datasets.scene_questions.builder import candidate_questions
-from spatial_mllm_ros.datasets.scene_questions.scene_question import SceneQuestion
+from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.errors import ConfigurationError
 
 
@@ -23,6 +23,7 @@ class StreamConfig:
     Attributes:
         worlds: per batch; every batch has new ones until the split is used up and begins again with other walks.
         questions_per_type: most questions per world and type; 0: none (geometry training).
+        types: of questions.
         first_batch: where the stream begins; a run that was interrupted after N batches goes on with ``first_batch=N``.
     """
 
@@ -30,6 +31,7 @@ class StreamConfig:
     worlds: int = 4
     clip: ClipConfig = field(default_factory=ClipConfig)
     questions_per_type: int = 1
+    types: tuple[QuestionType, ...] = tuple(QuestionType)
     first_batch: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +82,8 @@ class RoomStream(torch.utils.data.IterableDataset[RoomBatch]):
         balancer = AnswerBalancer(seed=number)
         questions = [
             balancer.choose(
-                candidate_questions(clip.annotation, seed=number, vocabulary=LABELS), per_type=config.questions_per_type
+                candidate_questions(clip.annotation, seed=number, vocabulary=LABELS, types=config.types),
+                per_type=config.questions_per_type,
             )
             if config.questions_per_type
             else []
