@@ -227,8 +227,14 @@ class SftConfig:
         of_rooms = (model.token_truth, model.token_rms, model.mention_truth, model.attention_truth)
         if data.files and (model.spatial == "true_points" or any(of_rooms)):
             raise ConfigurationError(
-                "True points and the truth of tokens and mentions are known of generated rooms only; leave data.files "
-                "empty, or set model.spatial to encoder, model.token_truth, token_rms and mention_truth to 0."
+                "True points and the truth of tokens, mentions and attention are known of generated rooms only; leave "
+                "data.files empty, or set model.spatial to encoder, model.token_truth, token_rms, mention_truth and "
+                "attention_truth to 0."
+            )
+        if (model.mention_truth or model.attention_truth) and not (data.rooms_questions or data.rooms_describe):
+            raise ConfigurationError(
+                "model.mention_truth and attention_truth are learned where questions are asked; set "
+                "data.rooms_questions above 0, or both to 0."
             )
         if data.rooms_pool and (data.files or data.rooms_questions or data.rooms_describe):
             raise ConfigurationError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spatial_mllm_ros.datasets.rooms.catalog import LABELS
-from spatial_mllm_ros.errors import TrainingError
+from spatial_mllm_ros.errors import ConfigurationError, TrainingError
 from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
 from spatial_mllm_ros.models.small_architecture import write_new_checkpoint
 from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, train_tokenizer
@@ -140,6 +140,12 @@ def test_the_loss_is_the_attention_that_goes_astray(deep):
 def test_a_model_without_enough_layers_is_refused(start):
     with pytest.raises(TrainingError, match="5 layers and 4 heads; this one has 2 and 2"):
         SftObjective(load_spatial_mllm(start).model, SftModelConfig(checkpoint=start, attention_truth=1.0))
+
+
+def test_attention_that_no_question_needs_is_refused(deep, tmp_path):
+    data = SftDataConfig(rooms_questions=0, rooms_describe=False)
+    with pytest.raises(ConfigurationError, match="learned where questions are asked"):
+        SftConfig(SftModelConfig(deep, attention_truth=0.1), RunConfig(tmp_path), data)
 
 
 def test_heads_learn_where_to_look_and_the_checkpoint_is_none_the_bigger(deep, tmp_path):
