@@ -61,8 +61,8 @@ everything is in `{results_file}`.
 
 ## Limits
 
-- Generated rooms are boxes, cones and ellipsoids, each class of thing in a colour of its own. Scores on them say
-  nothing about real rooms, and on camera images of real ones its answers mean nothing.
+- Generated rooms are boxes, cones and ellipsoids, each class of thing in a colour of its own. Scores on them
+  say nothing about real rooms, and on camera images of real ones its answers mean nothing.
 - It knows {classes} classes of things and the wordings of VSI-Bench; other questions it answers at random.
 - It sees {width_px}x{height_px} pixels of each frame.
 - Not for any use in which a wrong answer does harm.
