@@ -231,11 +231,6 @@ class SftConfig:
                 "data.files empty, or set model.spatial to encoder, model.token_truth, token_rms, mention_truth and "
                 "attention_truth to 0."
             )
-        if (model.mention_truth or model.attention_truth) and not (data.rooms_questions or data.rooms_describe):
-            raise ConfigurationError(
-                "model.mention_truth and attention_truth are learned where questions are asked; set "
-                "data.rooms_questions above 0, or both to 0."
-            )
         if data.rooms_pool and (data.files or data.rooms_questions or data.rooms_describe):
             raise ConfigurationError(
                 "Rows cut from a pool of rooms have no dialogues; set data.rooms_pool to 0, or data.rooms_questions to "
@@ -245,6 +240,11 @@ class SftConfig:
             raise ConfigurationError(
                 "There is nothing to learn: ask about rooms (data.rooms_questions above 0, or data.rooms_describe), or "
                 "set model.token_truth above 0."
+            )
+        if (model.mention_truth or model.attention_truth) and not (data.rooms_questions or data.rooms_describe):
+            raise ConfigurationError(
+                "model.mention_truth and attention_truth are learned where questions are asked; set "
+                "data.rooms_questions above 0, or both to 0."
             )
 
 

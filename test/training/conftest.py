@@ -46,6 +46,7 @@ SMALLEST = SmallArchitecture(
 @pytest.fixture(autouse=True)
 def fresh_accelerate():
     state = pytest.importorskip("accelerate.state", reason="accelerate is not installed")
+    state.AcceleratorState._reset_state(reset_partial_state=True)  # after runs of fixtures, which come first
     yield
     state.AcceleratorState._reset_state(reset_partial_state=True)
 

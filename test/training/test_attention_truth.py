@@ -145,7 +145,7 @@ def test_a_model_without_enough_layers_is_refused(start):
 def test_attention_that_no_question_needs_is_refused(deep, tmp_path):
     data = SftDataConfig(rooms_questions=0, rooms_describe=False)
     with pytest.raises(ConfigurationError, match="learned where questions are asked"):
-        SftConfig(SftModelConfig(deep, attention_truth=0.1), RunConfig(tmp_path), data)
+        SftConfig(SftModelConfig(deep, token_truth=1.0, attention_truth=0.1), RunConfig(tmp_path), data)
 
 
 def test_heads_learn_where_to_look_and_the_checkpoint_is_none_the_bigger(deep, tmp_path):
