@@ -23,7 +23,7 @@ from transformers.masking_utils import sdpa_mask
 
 from spatial_mllm_ros.errors import TrainingError
 from spatial_mllm_ros.models.connectors import MERGED_PATCHES, Fusion, merged_rows
-from spatial_mllm_ros.training.mention_truth import NOBODY
+from spatial_mllm_ros.training.question_names import QuestionNames
 from spatial_mllm_ros.training.token_truth import TokenTruth
 
 NOWHERE = -1  #: token number of a name that there is none of
@@ -79,32 +79,19 @@ class Pointers:
         return Pointers(names, self.answers + by)
 
 
-def pointers_of(named: Sequence[int], *, in_sentence: int, options: int = 0, right: int = 0) -> Pointers:
-    """The pointers of a question; its tokens end where the answer begins. See ``mention_truth`` for the arguments.
-
-    Asked about is the last name before options that name things, else the first name. The answer follows from the last
-    name of the right option, else from the third thing named (who stands at the first faces the second) or the last.
-    """
-    places = [place for place, label in enumerate(named) if label != NOBODY]
-    labels = [named[place] for place in places]
-    in_options = places[in_sentence:]
-    choice = bool(options and in_options and len(in_options) % options == 0)
-    asked = in_sentence - 1 if in_options and in_sentence else 0
-    names = torch.full((len(places), NAME_COLUMNS), NOWHERE)
-    for n, (place, label) in enumerate(zip(places, labels, strict=True)):
-        names[n, TOKEN], names[n, LABEL] = place, label
-        for column, other in ((ASKED, asked), (BEFORE, n - 1), (FIRST, 0)):
-            if 0 <= other < n and labels[other] != label:
-                names[n, column] = places[other]
-        if names[n, ASKED] != NOWHERE:
-            names[n, ASKED_LABEL] = labels[asked]
-    if choice:
-        follows = in_options[(right + 1) * (len(in_options) // options) - 1]
-    elif in_sentence:
-        follows = places[min(in_sentence, 3) - 1]
-    else:
-        return Pointers(names, torch.empty(0, 2, dtype=torch.long))
-    return Pointers(names, torch.tensor([[len(named) - 1, follows]]))
+def pointers_of(names: QuestionNames) -> Pointers:
+    """The pointers of a question."""
+    pointing = torch.full((len(names.places), NAME_COLUMNS), NOWHERE)
+    for n, (place, label) in enumerate(zip(names.places, names.labels, strict=True)):
+        pointing[n, TOKEN], pointing[n, LABEL] = place, label
+        for column, other in ((ASKED, names.asked), (BEFORE, n - 1), (FIRST, 0)):
+            if 0 <= other < n and names.labels[other] != label:
+                pointing[n, column] = names.places[other]
+        if pointing[n, ASKED] != NOWHERE:
+            pointing[n, ASKED_LABEL] = names.labels[names.asked]
+    if names.answer_from is None:
+        return Pointers(pointing, torch.empty(0, 2, dtype=torch.long))
+    return Pointers(pointing, torch.tensor([[names.tokens - 1, names.places[names.answer_from]]]))
 
 
 def looks(names: torch.Tensor, truth: TokenTruth) -> Mapping[Look, torch.Tensor]:

@@ -10,7 +10,6 @@ is the right one; where an answer begins, the logarithm of a number that is to b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,7 @@ from spatial_mllm_ros.datasets.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.datasets.scene_questions.evidence import Evidence, Limits
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.geometry.poses import inverse_pose
-from spatial_mllm_ros.models.tokenization import ChatTokenizer
+from spatial_mllm_ros.training.question_names import NOBODY, QuestionNames
 from spatial_mllm_ros.training.token_truth import UNIT_M
 
 #: At a name, of its class: is there one, how many / 3, centre of the only one / UNIT_M (3) in the camera that sees most
@@ -37,7 +36,6 @@ RELATION = slice(7, 12)
 RIGHT = 12  #: At the last name of an option: 1 where the option is the answer, else 0.
 ANSWER = 13  #: Before an answer that is a number: its logarithm.
 READINGS = 14
-NOBODY = -1  # a token that names nothing
 _COUNT_UNIT, _TIME_UNIT = 3.0, 0.5
 _HUBER = 0.2
 _CLOSEST_M = 0.1  # nearer things count as this far apart, or touching ones would be infinitely near
@@ -90,61 +88,24 @@ def thing_truth(scene: SceneAnnotation) -> ThingTruth:
     return truth
 
 
-class Mentions:
-    """Finds the names of things among tokens."""
-
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
-        self._labels: dict[tuple[int, ...], int] = {}
-        for number, label in enumerate(LABELS):
-            for text in (label, f" {label}"):
-                self._labels[tuple(tokenizer.encode_text(text))] = number
-        self._longest = max(len(ids) for ids in self._labels)
-
-    def of(self, ids: Sequence[int]) -> list[int]:
-        """Per token the index in ``LABELS`` of the name that ends with it, of several the longest; else ``NOBODY``."""
-        found = [NOBODY] * len(ids)
-        end = len(ids)
-        while end > 0:
-            length = next(
-                (n for n in range(min(self._longest, end), 0, -1) if tuple(ids[end - n : end]) in self._labels), 0
-            )
-            if length:
-                found[end - 1] = self._labels[tuple(ids[end - length : end])]
-            end -= length or 1
-        return found
-
-
-def mention_truth(
-    named: Sequence[int], truth: ThingTruth, *, in_sentence: int, options: int = 0, right: int = 0
-) -> torch.Tensor:
-    """What is to be read at each token of a question, float32 [tokens, READINGS]; NaN where nothing is.
-
-    Args:
-        named: of ``Mentions.of``.
-        in_sentence: how many of the names come before the options.
-        options: number of options; those of a question whose options name things all name equally many.
-        right: index of the right one.
-    """
-    values = np.full((len(named), READINGS), np.nan, np.float32)
-    places = [place for place, label in enumerate(named) if label != NOBODY]
-    labels = [named[place] for place in places]
-    asked = labels[in_sentence - 1] if in_sentence and options else labels[0] if labels else NOBODY
-    for n, (place, label) in enumerate(zip(places, labels, strict=True)):
+def mention_truth(names: QuestionNames, truth: ThingTruth) -> torch.Tensor:
+    """What is to be read at each token of a question, float32 [tokens, READINGS]; NaN where nothing is."""
+    values = np.full((names.tokens, READINGS), np.nan, np.float32)
+    asked = names.labels[names.asked] if names.labels else NOBODY
+    for n, (place, label) in enumerate(zip(names.places, names.labels, strict=True)):
         values[place, THING] = truth.numbers[label]
-        before = labels[n - 1] if n else label
+        before = names.labels[n - 1] if n else label
         relation = values[place, RELATION]
         if before != label:
             relation[0] = truth.numbers[label, 6] - truth.numbers[before, 6]
             relation[1] = _log_distance(truth, label, before)
         if asked not in (label, before):
             relation[2] = _log_distance(truth, label, asked)
-        if n >= 2 and len({*labels[:2], label}) == 3:
-            relation[3:] = _from_first_to_second(*(truth.plan_m[k] for k in (*labels[:2], label)))
-    in_options = places[in_sentence:]
-    if options and in_options and len(in_options) % options == 0:
-        each = len(in_options) // options
-        for option in range(options):
-            values[in_options[(option + 1) * each - 1], RIGHT] = float(option == right)
+        first_two = names.labels[:2]
+        if n >= 2 and len({*first_two, label}) == 3:
+            relation[3:] = _from_first_to_second(*(truth.plan_m[k] for k in (*first_two, label)))
+    for option, end in enumerate(names.option_ends):
+        values[names.places[end], RIGHT] = float(option == names.right)
     return torch.from_numpy(values)
 
 

@@ -26,15 +26,8 @@ from spatial_mllm_ros.models.preparation import prepare_video
 from spatial_mllm_ros.models.prompts import user_text
 from spatial_mllm_ros.training.attention_truth import pointers_of
 from spatial_mllm_ros.training.config import SftDataConfig
-from spatial_mllm_ros.training.mention_truth import (
-    ANSWER,
-    NOBODY,
-    READINGS,
-    Mentions,
-    ThingTruth,
-    mention_truth,
-    thing_truth,
-)
+from spatial_mllm_ros.training.mention_truth import ANSWER, READINGS, ThingTruth, mention_truth, thing_truth
+from spatial_mllm_ros.training.question_names import NOBODY, Mentions, QuestionNames
 from spatial_mllm_ros.training.room_pool import RoomPool
 from spatial_mllm_ros.training.sft_batch import Dialogue, SftRow, encode_dialogue
 from spatial_mllm_ros.training.token_truth import token_truth
@@ -139,15 +132,13 @@ class RoomRows:
         named = self._mentions.of(plain.ids[: plain.answer_start])
         in_sentence = sum(label != NOBODY for label in self._mentions.of(tokenizer.encode_text(question.text)))
         right = string.ascii_uppercase.index(question.truth) if options else 0
+        names = QuestionNames.of(named, in_sentence=in_sentence, options=len(options), right=right)
         if self._pointers:
-            pointing = pointers_of(named, in_sentence=in_sentence, options=len(options), right=right)
-            plain = replace(plain, pointers=pointing)
+            plain = replace(plain, pointers=pointers_of(names))
         if things is None:
             return plain
         readings = torch.full((len(plain.ids), READINGS), torch.nan)
-        readings[: len(named)] = mention_truth(
-            named, things, in_sentence=in_sentence, options=len(options), right=right
-        )
+        readings[: len(named)] = mention_truth(names, things)
         if question.type.is_number:
             readings[plain.answer_start - 1, ANSWER] = math.log(float(question.truth))
         return replace(plain, readings=readings)

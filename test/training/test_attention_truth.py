@@ -25,6 +25,7 @@ from spatial_mllm_ros.training.attention_truth import (
     pointers_of,
 )
 from spatial_mllm_ros.training.config import PartRates, RunConfig, SftConfig, SftDataConfig, SftModelConfig
+from spatial_mllm_ros.training.question_names import QuestionNames
 from spatial_mllm_ros.training.sft import run_sft
 from spatial_mllm_ros.training.sft_batch import build_batch
 from spatial_mllm_ros.training.sft_model import SftObjective
@@ -55,7 +56,7 @@ def truth_of(shown):
 
 def test_options_point_back_to_what_is_asked_about_and_the_answer_to_the_right_one():
     # "which of these (5, 7) is closest to the 3?", "A. 5", "B. 7", right is B; the answer begins after token 9.
-    found = pointers_of([5, 7, -1, 3, -1, -1, 5, -1, 7, -1], in_sentence=3, options=2, right=1)
+    found = pointers_of(QuestionNames.of([5, 7, -1, 3, -1, -1, 5, -1, 7, -1], in_sentence=3, options=2, right=1))
     assert found.names[:, TOKEN].tolist() == [0, 1, 3, 6, 8]
     assert found.names[:, LABEL].tolist() == [5, 7, 3, 5, 7]
     assert found.names[:, ASKED].tolist() == [NOWHERE] * 3 + [3, 3]
@@ -67,16 +68,16 @@ def test_options_point_back_to_what_is_asked_about_and_the_answer_to_the_right_o
 
 def test_without_things_among_the_options_the_answer_follows_from_the_third_name_or_the_last():
     # "standing by the 3, facing the 5, is the 7 left or right of the 5?", "A. left", "B. right"
-    found = pointers_of([3, -1, 5, -1, 7, 5, -1, -1], in_sentence=4, options=2, right=1)
+    found = pointers_of(QuestionNames.of([3, -1, 5, -1, 7, 5, -1, -1], in_sentence=4, options=2, right=1))
     assert found.names[:, ASKED].tolist() == [NOWHERE, 0, 0, 0]
     assert found.answers.tolist() == [[7, 4]]
-    assert pointers_of([3, -1, 5, -1], in_sentence=2).answers.tolist() == [[3, 2]]
-    nothing = pointers_of([-1, -1], in_sentence=0)
+    assert pointers_of(QuestionNames.of([3, -1, 5, -1], in_sentence=2)).answers.tolist() == [[3, 2]]
+    nothing = pointers_of(QuestionNames.of([-1, -1], in_sentence=0))
     assert len(nothing.names) == len(nothing.answers) == 0
 
 
 def test_pointers_move_with_their_question_and_nowhere_stays_nowhere():
-    moved = pointers_of([3, -1, 5, -1], in_sentence=2).moved(100)
+    moved = pointers_of(QuestionNames.of([3, -1, 5, -1], in_sentence=2)).moved(100)
     assert moved.names.tolist() == [[100, 3, NOWHERE, NOWHERE, NOWHERE, NOWHERE], [102, 5, 100, 3, 100, 100]]
     assert moved.answers.tolist() == [[103, 102]]
     assert Pointers.none().moved(7).names.shape == (0, 6)
@@ -86,7 +87,7 @@ def test_a_name_looks_at_its_tokens_at_the_best_view_at_the_first_and_at_the_vie
     # 5 is first seen in pair 0 right and best in pair 1; in pair 2 left it is best seen with 3.
     shown_5 = [(0, RIGHT, 5), (2, LEFT, 5), (3, LEFT, 5), (3, RIGHT, 5), (4, LEFT, 5), (5, LEFT, 5)]
     truth = truth_of([*shown_5, (1, LEFT, 3), (4, LEFT, 3), (5, RIGHT, 3)])
-    found = looks(pointers_of([3, 5, 9, -1], in_sentence=3).names, truth)
+    found = looks(pointers_of(QuestionNames.of([3, 5, 9, -1], in_sentence=3)).names, truth)
     three, five, nine = range(3)
     # Tokens: pair 0 left, right, pair 1 left, right, pair 2 left, right.
     assert found[Look.ANY][five].nonzero()[:, 0].tolist() == [1, 2, 3, 4]

@@ -36,7 +36,8 @@ from spatial_mllm_ros.training.config import (
 from spatial_mllm_ros.training.geometry import run_geometry
 from spatial_mllm_ros.training.geometry_batch import relative_to_first, world_points
 from spatial_mllm_ros.training.geometry_rooms import RoomGeometryBatches
-from spatial_mllm_ros.training.mention_truth import MentionHead, Mentions, ThingTruth, mention_truth, thing_truth
+from spatial_mllm_ros.training.mention_truth import MentionHead, ThingTruth, mention_truth, thing_truth
+from spatial_mllm_ros.training.question_names import Mentions, QuestionNames
 from spatial_mllm_ros.training.room_pool import RoomFrames, RoomPool
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft import run_sft
@@ -196,7 +197,7 @@ def things():
 
 def test_a_thing_is_told_from_the_one_before_it_and_in_the_eyes_of_who_faces_the_second_from_the_first(things):
     named = [-1, 3, -1, 5, -1, 7, 9, 11]
-    read = mention_truth(named, things, in_sentence=5).numpy()
+    read = mention_truth(QuestionNames.of(named, in_sentence=5), things).numpy()
     assert not np.isfinite(read[[0, 2, 4]]).any()
     assert read[1, 1] == pytest.approx(1 / 3)
     assert not np.isfinite(read[1, 7:]).any()  # nothing was named before it
@@ -210,15 +211,18 @@ def test_a_thing_is_told_from_the_one_before_it_and_in_the_eyes_of_who_faces_the
 
 
 def test_the_last_name_of_each_option_tells_whether_it_is_the_right_one(things):
-    closest = mention_truth([5, 7, 3, -1, -1, 5, -1, 7], things, in_sentence=3, options=2, right=1).numpy()
+    names = QuestionNames.of([5, 7, 3, -1, -1, 5, -1, 7], in_sentence=3, options=2, right=1)
+    closest = mention_truth(names, things).numpy()
     assert closest[[5, 7], 12].tolist() == [0.0, 1.0]
     assert np.isfinite(closest[:, 12]).sum() == 2
     # Options are compared with what is asked about, the last name before them.
     assert math.exp(closest[7, 9]) == pytest.approx(math.hypot(3, 0.5))
-    order = mention_truth([3, 5, -1, 3, 5, -1, 5, 3], things, in_sentence=2, options=2, right=0).numpy()
+    names = QuestionNames.of([3, 5, -1, 3, 5, -1, 5, 3], in_sentence=2, options=2)
+    order = mention_truth(names, things).numpy()
     assert order[[4, 7], 12].tolist() == [1.0, 0.0]
     assert order[7, 7] == pytest.approx(0.2 - 0.6)
-    assert not np.isfinite(mention_truth([3, 5, 7, -1], things, in_sentence=3, options=2).numpy()[:, 12]).any()
+    names = QuestionNames.of([3, 5, 7, -1], in_sentence=3, options=2)  # "left" and "right" name nothing
+    assert not np.isfinite(mention_truth(names, things).numpy()[:, 12]).any()
 
 
 def test_questions_about_rooms_know_their_options_and_numbers(start):
