@@ -222,7 +222,9 @@ def test_the_last_name_of_each_option_tells_whether_it_is_the_right_one(things):
     assert order[[4, 7], 12].tolist() == [1.0, 0.0]
     assert order[7, 7] == pytest.approx(0.2 - 0.6)
     names = QuestionNames.of([3, 5, 7, -1], in_sentence=3, options=2)  # "left" and "right" name nothing
-    assert not np.isfinite(mention_truth(names, things).numpy()[:, 12]).any()
+    direction = mention_truth(names, things).numpy()
+    assert not np.isfinite(direction[:, 12]).any()
+    assert math.exp(direction[2, 9]) == pytest.approx(math.hypot(3, 0.5))  # then the first name is asked about
 
 
 def test_questions_about_rooms_know_their_options_and_numbers(start):
