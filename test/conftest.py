@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
 
@@ -38,6 +39,18 @@ def small_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathF
     config = json.loads((folder / "config.json").read_text())
     config["pixel_budget"] = {"min_px": 112 * 84, "max_px": 112 * 84, "pil_resize": True}
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def endless_checkpoint(random_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights but for one word: the token that ends an answer is never the likeliest."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "random-endless"
+    shutil.copytree(random_checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    end = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    tensors["model.embed_tokens.weight"][end] = 0.0  # words share it with logits; some other logit is above 0
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder
 
 

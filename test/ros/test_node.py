@@ -177,9 +177,9 @@ def test_sensor_depth_and_poses_give_a_metric_selection(start_node, ros_client):
     assert selections[-1].voxel_size >= np.float32(0.02)
 
 
-def test_frames_go_on_arriving_while_an_answer_is_generated(start_node, ros_client, camera):
-    start_node(**SMALL, **{"query.max_new_tokens": 4096})
-    camera(height=720, width=1280, rate_hz=30.0)
+def test_frames_go_on_arriving_while_an_answer_is_generated(start_node, endless_checkpoint, ros_client, camera):
+    start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.max_new_tokens": 4096})
+    camera(rate_hz=30.0)
     wait_for_selection(ros_client)
     diagnostics = Diagnostics(ros_client.node)
     future = ask(ros_client, "Describe what stands where.", deadline_s=200)
@@ -263,8 +263,10 @@ def test_compressed_images_are_taken(start_node, ros_client):
     ros_client.until(lambda: publish() or (selections and selections[-1].stamps), "a compressed frame is selected", 120)
 
 
-def test_one_question_too_many_is_busy_and_the_others_are_answered_in_order(start_node, ros_client, camera):
-    start_node(**SMALL, **{"query.queue_size": 1, "query.max_new_tokens": 4096})
+def test_one_question_too_many_is_busy_and_the_others_are_answered_in_order(
+    start_node, endless_checkpoint, ros_client, camera
+):
+    start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.queue_size": 1, "query.max_new_tokens": 4096})
     camera()
     wait_for_selection(ros_client)
     answers: list[SpatialAnswer] = []
@@ -279,8 +281,8 @@ def test_one_question_too_many_is_busy_and_the_others_are_answered_in_order(star
     assert worked_on == sorted(worked_on)
 
 
-def test_an_action_shows_the_text_as_it_grows_and_can_be_cancelled(start_node, ros_client, camera):
-    start_node(**SMALL, **{"query.max_new_tokens": 4096})
+def test_an_action_shows_the_text_as_it_grows_and_can_be_cancelled(start_node, endless_checkpoint, ros_client, camera):
+    start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.max_new_tokens": 4096})
     camera()
     wait_for_selection(ros_client)
     client = ActionClient(ros_client.node, SpatialQueryAction, "/spatial_query")
@@ -320,8 +322,8 @@ def test_deactivated_the_node_says_so_and_activated_it_answers_again(start_node,
     assert answer_to(ros_client, "How many tables?").status == SpatialAnswer.STATUS_NO_FRAMES
 
 
-def test_a_deadline_ends_an_endless_answer_with_what_there_is(start_node, ros_client, camera):
-    start_node(**SMALL, **{"query.max_new_tokens": 4096})
+def test_a_deadline_ends_an_endless_answer_with_what_there_is(start_node, endless_checkpoint, ros_client, camera):
+    start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.max_new_tokens": 4096})
     camera()
     wait_for_selection(ros_client)
     answer = answer_to(ros_client, "Describe everything.", deadline_s=3)
@@ -366,8 +368,10 @@ def test_a_jump_back_of_the_clock_starts_a_new_epoch(start_node, ros_client):
     assert max(stamps_of(second.stamps)) < 5000 * SECOND_NS
 
 
-def test_sigterm_answers_the_open_question_and_ends_the_node_cleanly(start_node, ros_client, camera):
-    running = start_node(**SMALL, **{"query.max_new_tokens": 4096})
+def test_sigterm_answers_the_open_question_and_ends_the_node_cleanly(
+    start_node, endless_checkpoint, ros_client, camera
+):
+    running = start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.max_new_tokens": 4096})
     camera()
     wait_for_selection(ros_client)
     future = ask(ros_client, "Describe everything.", deadline_s=100)
