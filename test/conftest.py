@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
+from spatial_mllm_ros.models.small.random_checkpoint import write_random_checkpoint
 
 
 def _beside_the_project(name: str) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from spatial_mllm_ros.answering.ladder import Rung
+from spatial_mllm_ros.answering.deadline_policy import Rung
 from spatial_mllm_ros.encoders.base import ScaleSource
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 
 
 class Status(IntEnum):

@@ -9,7 +9,7 @@ from typing import Protocol
 from spatial_mllm_ros.answering.context import WarmContext
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 
 
 class ModelOutOfMemoryError(MemoryError):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.context import ContextConfig, WarmContext
-from spatial_mllm_ros.answering.ladder import Rung
+from spatial_mllm_ros.answering.context_cache import ContextKeeper, Evidence, evidence_of
+from spatial_mllm_ros.answering.deadline_policy import Rung
 from spatial_mllm_ros.answering.model import AnswerModel, Generation, ModelOutOfMemoryError
 from spatial_mllm_ros.answering.parsing import parse_answer
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.warmth import ContextKeeper, Evidence, evidence_of
 from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.scene.scene import Scene
 

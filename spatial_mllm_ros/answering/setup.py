@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from spatial_mllm_ros.answering.context import ContextConfig
-from spatial_mllm_ros.answering.fused import FusedAnswerModel
 from spatial_mllm_ros.answering.session import SpatialSession
+from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
 from spatial_mllm_ros.encoders.auto import AutoGeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.engines.choose import BackendConfig, open_backends
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm, load_spatial_mllm
-from spatial_mllm_ros.models.shipped import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.bundled import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm, load_spatial_mllm
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 

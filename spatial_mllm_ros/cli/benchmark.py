@@ -47,7 +47,7 @@ def _part(name: str) -> str:
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.benchmark import report
+    from spatial_mllm_ros.benchmarks.rows import report
 
     parts = arguments.parts or _DEFAULT_PARTS
     drawn = [part for part in parts if part in _PLOTS]
@@ -63,87 +63,87 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
 
 def _selection(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark import selection_rows
+    from spatial_mllm_ros.benchmarks.rows import selection_rows
 
     return selection_rows(arguments.recording)
 
 
 def _node(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.ros.benchmark import measure_image_callback
+    from spatial_mllm_ros.benchmarks.node import measure_image_callback
 
     return measure_image_callback()
 
 
 def _rooms(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_rooms import rooms_rows
+    from spatial_mllm_ros.benchmarks.rooms import rooms_rows
 
     return rooms_rows()
 
 
 def _training(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.training.benchmark import training_rows
+    from spatial_mllm_ros.benchmarks.training import training_rows
 
     return training_rows()
 
 
 def _encoder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_encoder import encoder_rows
+    from spatial_mllm_ros.benchmarks.encoder import encoder_rows
 
     return encoder_rows(arguments.encoder_sizes.split(","))
 
 
 def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_evaluation import evaluation_rows
+    from spatial_mllm_ros.benchmarks.evaluation import evaluation_rows
 
     return evaluation_rows(arguments.recording)
 
 
 def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_stream import stream_rows
+    from spatial_mllm_ros.benchmarks.stream import stream_rows
 
     return stream_rows(arguments.recording, frames=arguments.frames)
 
 
 def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_memory import memory_rows
+    from spatial_mllm_ros.benchmarks.memory import memory_rows
 
     return memory_rows(arguments.recording)
 
 
 def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_query import query_rows
+    from spatial_mllm_ros.benchmarks.query import query_rows
 
     return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
 
 
 def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
-    from spatial_mllm_ros.evaluation.benchmark_plots import draw_query
+    from spatial_mllm_ros.benchmarks.plots import draw_query
 
     draw_query(rows, path)
 
 
 def _windows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.evaluation.benchmark_windows import window_rows
+    from spatial_mllm_ros.benchmarks.windows import window_rows
 
     return window_rows(arguments.recording)
 
 
 def _draw_windows(rows: list[dict[str, Any]], path: Path) -> None:
-    from spatial_mllm_ros.evaluation.benchmark_windows import draw_windows
+    from spatial_mllm_ros.benchmarks.windows import draw_windows
 
     draw_windows(rows, path)
 
 
 def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
-    from spatial_mllm_ros.evaluation.benchmark_plots import draw_stream
+    from spatial_mllm_ros.benchmarks.plots import draw_stream
 
     draw_stream(rows, path)
 
 
 def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.datasets.sources import open_source
+    from spatial_mllm_ros.benchmarks.storage import storage_rows
     from spatial_mllm_ros.errors import ConfigurationError
-    from spatial_mllm_ros.evaluation.benchmark_storage import storage_rows
+    from spatial_mllm_ros.recordings.sources import open_source
 
     if arguments.recording is None:
         raise ConfigurationError("The storage part saves what a recording shows; give one with --recording.")

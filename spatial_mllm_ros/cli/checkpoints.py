@@ -28,13 +28,13 @@ def add_commands(commands: Any) -> None:
 
 
 def _verify_reference(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.verify_reference import run
+    from spatial_mllm_ros.verification.verify_reference import run
 
     return run(arguments.dir, arguments.json)
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.models.fetch import PUBLISHED, fetch
+    from spatial_mllm_ros.models.checkpoints.fetch import PUBLISHED, fetch
 
     if arguments.name is None:
         for name, published in PUBLISHED.items():
@@ -56,7 +56,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from spatial_mllm_ros.models.inspection import inspect_checkpoint
+    from spatial_mllm_ros.models.checkpoints.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(arguments.dir)
     print(found.in_words())

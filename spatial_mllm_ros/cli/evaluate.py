@@ -92,9 +92,9 @@ def _add_rooms(rooms: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.runner.clips import FrameChoice
-    from spatial_mllm_ros.evaluation.runner.prompts import PromptStyle
-    from spatial_mllm_ros.evaluation.runner.run import RunConfig, run
+    from spatial_mllm_ros.scoring.runner.clips import FrameChoice
+    from spatial_mllm_ros.scoring.runner.prompts import PromptStyle
+    from spatial_mllm_ros.scoring.runner.run import RunConfig, run
 
     config = RunConfig(
         frames=arguments.frames,
@@ -119,15 +119,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _write_card(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.rooms.card import write_card
+    from spatial_mllm_ros.scoring.rooms.card import write_card
 
     print(write_card(arguments.checkpoint, arguments.runs))
     return 0
 
 
 def _evaluate_rooms(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.rooms.command import run_rooms
-    from spatial_mllm_ros.evaluation.rooms.room_set import RoomSetConfig
+    from spatial_mllm_ros.scoring.rooms.command import run_rooms
+    from spatial_mllm_ros.scoring.rooms.room_set import RoomSetConfig
 
     config = RoomSetConfig(
         split=arguments.split,

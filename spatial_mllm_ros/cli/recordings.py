@@ -51,7 +51,7 @@ def _add_session_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _replay(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.answering.setup import SessionConfig
-    from spatial_mllm_ros.evaluation.replay import folder_of, replay_all, tell
+    from spatial_mllm_ros.replay.replay import folder_of, replay_all, tell
     from spatial_mllm_ros.scene.config import SceneConfig
 
     config = SessionConfig(
@@ -70,13 +70,13 @@ def _replay(arguments: argparse.Namespace) -> int:
     )
     tell(reports, frames=arguments.frames, out_dir=arguments.out)
     if arguments.rerun:
-        from spatial_mllm_ros.evaluation.rerun_export import write_rerun
+        from spatial_mllm_ros.replay.rerun_export import write_rerun
 
         for number, report in enumerate(reports, 1):
             stem = arguments.rerun.stem if len(reports) == 1 else f"{arguments.rerun.stem}_{number:02d}"
             write_rerun(arguments.rerun.with_name(f"{stem}.rrd"), report)
     if arguments.ros:
-        from spatial_mllm_ros.ros.live_replay import ask_live
+        from spatial_mllm_ros.playback.live_replay import ask_live
 
         for number, (source, report) in enumerate(zip(arguments.source, reports, strict=True)):
             folder = folder_of(arguments.out, number, report.source_name, len(reports))
@@ -88,6 +88,6 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.ros.demo import run
+    from spatial_mllm_ros.playback.demo import run
 
     return run(arguments.source, arguments.out, arguments.checkpoint)

@@ -32,9 +32,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _rooms_write(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.datasets.rooms.writers import RecordingConfig
     from spatial_mllm_ros.errors import ConfigurationError
-    from spatial_mllm_ros.evaluation.rooms_questions import run_write
+    from spatial_mllm_ros.rooms.writers import RecordingConfig
+    from spatial_mllm_ros.scoring.rooms.questions import run_write
 
     width, x, height = arguments.size.partition("x")
     if not (x and width.isdigit() and height.isdigit()):
@@ -46,7 +46,7 @@ def _rooms_write(arguments: argparse.Namespace) -> int:
 
 
 def _rooms_questions(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.rooms_questions import run_questions
+    from spatial_mllm_ros.scoring.rooms.questions import run_questions
 
     return run_questions(
         *(arguments.out, arguments.split, arguments.first, arguments.worlds, arguments.per_type, arguments.frames)
@@ -54,6 +54,6 @@ def _rooms_questions(arguments: argparse.Namespace) -> int:
 
 
 def _rooms_page(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.evaluation.rooms_questions import run_page
+    from spatial_mllm_ros.scoring.rooms.questions import run_page
 
     return run_page(arguments.out, arguments.split, arguments.first, arguments.worlds)

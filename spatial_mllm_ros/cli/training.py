@@ -41,14 +41,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _train_new(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.models.connectors import Fusion
-    from spatial_mllm_ros.models.small_architecture import TINY_ROOMS, write_new_checkpoint
-    from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, text_lines, train_tokenizer
+    from spatial_mllm_ros.models.small.architecture import TINY_ROOMS, write_new_checkpoint
+    from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, text_lines, train_tokenizer
+    from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
 
     texts = [*spatial_question_corpus(), *text_lines(arguments.text)]
     words: tuple[str, ...] = ()
     if arguments.rooms:
-        from spatial_mllm_ros.training.sft_rooms import VARYING_WORDS, room_texts
+        from spatial_mllm_ros.training.sft.rooms import VARYING_WORDS, room_texts
 
         texts += room_texts(arguments.rooms, Fusion.V1_1)
         words = VARYING_WORDS
@@ -61,7 +61,7 @@ def _train_new(arguments: argparse.Namespace) -> int:
 def _train_geometry(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.training.config import GeometryConfig
     from spatial_mllm_ros.training.config_cli import config_from
-    from spatial_mllm_ros.training.geometry import run_geometry
+    from spatial_mllm_ros.training.geometry.run import run_geometry
 
     print(run_geometry(config_from(arguments, GeometryConfig)))
     return 0
@@ -70,7 +70,7 @@ def _train_geometry(arguments: argparse.Namespace) -> int:
 def _train_sft(arguments: argparse.Namespace) -> int:
     from spatial_mllm_ros.training.config import SftConfig
     from spatial_mllm_ros.training.config_cli import config_from
-    from spatial_mllm_ros.training.sft import run_sft
+    from spatial_mllm_ros.training.sft.run import run_sft
 
     print(run_sft(config_from(arguments, SftConfig)))
     return 0

@@ -24,7 +24,7 @@ from spatial_mllm_ros.engines.files import (
     read_manifest,
 )
 from spatial_mllm_ros.errors import EngineError
-from spatial_mllm_ros.files import write_synced
+from spatial_mllm_ros.storage import write_synced
 
 ENGINE_NAME = "model.engine"
 MANIFEST_NAME = "engine.json"

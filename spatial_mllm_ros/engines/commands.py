@@ -18,8 +18,8 @@ from spatial_mllm_ros.engines.parity import ParityRow, parity_table
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision, ProfileKind
 from spatial_mllm_ros.engines.tensorrt_engines import TensorRtHere, best_for, check_against_sample, open_tensorrt
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
-from spatial_mllm_ros.models.checkpoints import load_spatial_encoder
-from spatial_mllm_ros.models.shipped import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.bundled import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.loading import load_spatial_encoder
 from spatial_mllm_ros.models.vggt import VggtConfig
 
 _log = logging.getLogger(__name__)

@@ -31,9 +31,9 @@ from spatial_mllm_ros.engines.mixed_precision import to_precision
 from spatial_mllm_ros.engines.parity import ParityRow, compare, parity_table, sample_images
 from spatial_mllm_ros.engines.profile import INPUT_NAME, EngineProfile, Precision
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
-from spatial_mllm_ros.files import write_synced
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.vggt import VGGT
+from spatial_mllm_ros.storage import write_synced
 
 #: 20: plain operators, for TensorRT 10.3 to 10.13 (JetPack). 23: with the Attention operator, for TensorRT from 10.14
 #: and for ONNX Runtime.

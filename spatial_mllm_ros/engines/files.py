@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.errors import EngineError
-from spatial_mllm_ros.files import user_folder
+from spatial_mllm_ros.storage import user_folder
 
 _CHUNK_BYTES = 1 << 22
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from spatial_mllm_ros.engines.profile import INPUT_NAME, EngineProfile
 from spatial_mllm_ros.errors import EngineError
-from spatial_mllm_ros.files import write_synced
+from spatial_mllm_ros.storage import write_synced
 
 #: Part of the cache key: another set of choices makes another engine.
 BUILDER_FLAGS = "strongly-typed,no-tf32,float32-attention-decomposable"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from spatial_mllm_ros.ros.inputs import FrameAssembler
+from spatial_mllm_ros.ros.message_matching import FrameAssembler
 from spatial_mllm_ros.scene.records import SceneStatus
 
 _WARN_AFTER_NS = 1_000_000_000

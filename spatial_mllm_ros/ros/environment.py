@@ -8,7 +8,7 @@ from pathlib import Path
 
 import spatial_mllm_ros
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.models.shipped import PACKAGE, installed_share
+from spatial_mllm_ros.models.checkpoints.bundled import PACKAGE, installed_share
 
 #: Fast DDS 3 (ROS Kilted and later) reads the first, Fast DDS 2 (Jazzy, Humble) the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")

@@ -30,10 +30,10 @@ from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer
 from spatial_mllm_ros.ros.conversions import answer_message, selection_message
 from spatial_mllm_ros.ros.diagnostics import camera_status, node_status, scene_status
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
-from spatial_mllm_ros.ros.inputs import FrameAssembler, PoseSource, TopicPoses
 from spatial_mllm_ros.ros.markers import MarkerOutput
-from spatial_mllm_ros.ros.memory import ActiveScene, SceneMemory
+from spatial_mllm_ros.ros.message_matching import FrameAssembler, PoseSource, TopicPoses
 from spatial_mllm_ros.ros.parameters import NodeParameters
+from spatial_mllm_ros.ros.scene_services import ActiveScene, SceneMemory
 from spatial_mllm_ros.ros.spinning import spin_until_shutdown
 from spatial_mllm_ros.ros.tf_poses import TfPoses
 from spatial_mllm_ros.ros.worker import SessionWorker

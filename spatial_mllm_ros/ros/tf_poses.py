@@ -9,7 +9,7 @@ from rclpy.time import Time
 
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.ros.conversions import matrix_of
-from spatial_mllm_ros.ros.inputs import PoseUnavailableError
+from spatial_mllm_ros.ros.message_matching import PoseUnavailableError
 
 try:
     import tf2_ros

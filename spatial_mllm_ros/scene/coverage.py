@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from spatial_mllm_ros.scene.content import GridState
+from spatial_mllm_ros.scene.saved.content import GridState
 from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
 from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarse_keys, coarsen, unpack_cells, voxel_centres
 

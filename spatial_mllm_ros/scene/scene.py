@@ -12,10 +12,10 @@ from spatial_mllm_ros.encoders.base import ChoosesPerEpoch, FrameGeometry, Geome
 from spatial_mllm_ros.errors import EncoderError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.content import SceneContent, refuse_what_does_not_fit
-from spatial_mllm_ros.scene.epoch_map import EpochMap
-from spatial_mllm_ros.scene.intake import FrameIntake
+from spatial_mllm_ros.scene.frame_queue import FrameIntake
+from spatial_mllm_ros.scene.map import EpochMap
 from spatial_mllm_ros.scene.records import PlacedFrame, SceneStatus, Selection
+from spatial_mllm_ros.scene.saved.content import SceneContent, refuse_what_does_not_fit
 from spatial_mllm_ros.scene.stage_clock import Stage, StageClock
 
 _log = logging.getLogger(__name__)

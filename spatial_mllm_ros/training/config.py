@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from spatial_mllm_ros.datasets.scene_questions.scene_question import QuestionType
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.scene_questions.scene_question import QuestionType
 
 #: The parts of a Spatial-MLLM that can be trained. VGGT's heads do not take part in answering.
 PARTS = ("connector", "merger", "language", "vision", "spatial")

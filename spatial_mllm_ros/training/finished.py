@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from spatial_mllm_ros.errors import CheckpointError
-from spatial_mllm_ros.models.checkpoint_files import CheckpointFiles, read_checkpoint, write_checkpoint
-from spatial_mllm_ros.models.checkpoint_layouts import TIED_KEY, TIED_TO_KEY, layout_of, our_key
+from spatial_mllm_ros.models.checkpoints.files import CheckpointFiles, read_checkpoint, write_checkpoint
+from spatial_mllm_ros.models.checkpoints.layouts import TIED_KEY, TIED_TO_KEY, layout_of, our_key
 from spatial_mllm_ros.training.loop import is_sharded, trained_parameters
 
 if TYPE_CHECKING:

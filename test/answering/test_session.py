@@ -14,7 +14,7 @@ from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 

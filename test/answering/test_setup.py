@@ -7,7 +7,7 @@ import torch
 from spatial_mllm_ros.answering.setup import SessionConfig, encoder_width_px, load_checkpoint, open_session
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
+from spatial_mllm_ros.models.small.random_checkpoint import write_random_checkpoint
 from spatial_mllm_ros.scene.config import SceneConfig
 
 

@@ -8,8 +8,8 @@ from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
+from spatial_mllm_ros.scene.saved.storage import SceneOrigin, save_scene
 from spatial_mllm_ros.scene.scene import Scene
-from spatial_mllm_ros.scene.storage import SceneOrigin, save_scene
 
 
 @pytest.fixture

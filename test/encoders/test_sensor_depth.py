@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.datasets.rgbd_folder import RgbdFolder
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, EncoderError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.cameras import Intrinsics
-from spatial_mllm_ros.scene.selection import select_offline
+from spatial_mllm_ros.recordings.rgbd_folder import RgbdFolder
+from spatial_mllm_ros.scene.offline.selection import select_offline
 
 POSE = np.array([[0, 0, 1, 5], [-1, 0, 0, 6], [0, -1, 0, 7], [0, 0, 0, 1]], float)
 CAMERA = Intrinsics(50.0, 40.0, 7.5, 4.5, 16, 10)

@@ -14,7 +14,7 @@ from spatial_mllm_ros.engines.backend import EngineBackend, tensors_of
 from spatial_mllm_ros.engines.export import ExportOptions, export_profile
 from spatial_mllm_ros.engines.exported import ExportedModel
 from spatial_mllm_ros.engines.profile import EngineProfile
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.vggt import VGGT, VggtConfig
 
 IDENTITY = ModelIdentity("small", "5e" * 32, "VGGT", "apache-2.0", random_weights=True)

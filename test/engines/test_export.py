@@ -14,7 +14,7 @@ from spatial_mllm_ros.engines.exported import DATA_NAME, find_exported, read_exp
 from spatial_mllm_ros.engines.mixed_precision import to_precision
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.vggt import VggtOutput
 
 IDENTITY = ModelIdentity("other", "0f" * 32, "VGGT", "apache-2.0", random_weights=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.models.checkpoints import LoadedSpatialMllm, load_spatial_mllm
-from spatial_mllm_ros.models.preparation import PixelBudget
-from spatial_mllm_ros.models.random_checkpoint import write_random_checkpoint
+from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm, load_spatial_mllm
+from spatial_mllm_ros.models.small.random_checkpoint import write_random_checkpoint
+from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget
 
 
 @pytest.fixture(scope="session")

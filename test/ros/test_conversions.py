@@ -11,7 +11,7 @@ from geometry_msgs.msg import Pose, Transform
 from sensor_msgs.msg import CameraInfo, Image
 
 from spatial_mllm_ros.answering.answer import Answer, ModelIdentity, Status, Timings
-from spatial_mllm_ros.answering.ladder import Rung
+from spatial_mllm_ros.answering.deadline_policy import Rung
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color

@@ -11,10 +11,10 @@ pytest.importorskip("spatial_mllm_ros.msg", reason="the interfaces are not built
 import yaml
 from visualization_msgs.msg import Marker, MarkerArray
 
-from spatial_mllm_ros.datasets.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.ros.markers import (
     EVIDENCE,
     EVIDENCE_ENDS,
@@ -134,8 +134,8 @@ def test_markers_are_sent_again_only_after_a_change():
 def test_the_node_shows_markers_to_whoever_looks(start_node, ros_client, tmp_path):
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
-    from spatial_mllm_ros.datasets.rgbd_folder import write_rgbd_folder
-    from spatial_mllm_ros.ros.live_run import player_command, running
+    from spatial_mllm_ros.playback.live_run import player_command, running
+    from spatial_mllm_ros.recordings.rgbd_folder import write_rgbd_folder
 
     write_rgbd_folder(tmp_path / "clip", make_clips([7], ClipConfig(12, 96, 72, rate_hz=15.0))[0].frames())
     start_node(

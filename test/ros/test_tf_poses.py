@@ -9,7 +9,7 @@ from geometry_msgs.msg import TransformStamped
 
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.ros import tf_poses
-from spatial_mllm_ros.ros.inputs import PoseUnavailableError
+from spatial_mllm_ros.ros.message_matching import PoseUnavailableError
 from spatial_mllm_ros.ros.tf_poses import TfPoses
 
 

@@ -13,7 +13,7 @@ from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
 from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.models.identity import ModelIdentity
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.ros.worker import SessionWorker
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene

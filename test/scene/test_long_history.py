@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_mllm_ros.datasets.rooms.packing import pack_worlds
-from spatial_mllm_ros.datasets.rooms.parts import ROW_CENTRE, ROW_INSTANCE
-from spatial_mllm_ros.datasets.rooms.renderer import render
-from spatial_mllm_ros.datasets.rooms.walk import make_walk
-from spatial_mllm_ros.datasets.rooms.world import make_world, split_seed
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.rooms.renderer.packing import pack_worlds
+from spatial_mllm_ros.rooms.renderer.renderer import render
+from spatial_mllm_ros.rooms.world.parts import ROW_CENTRE, ROW_INSTANCE
+from spatial_mllm_ros.rooms.world.walk import make_walk
+from spatial_mllm_ros.rooms.world.world import make_world, split_seed
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from spatial_mllm_ros.geometry.poses import inverse_pose
-from spatial_mllm_ros.models.preparation import PixelBudget
-from spatial_mllm_ros.models.small_architecture import SmallArchitecture, write_new_checkpoint
-from spatial_mllm_ros.models.tokenizer_training import spatial_question_corpus, train_tokenizer
+from spatial_mllm_ros.models.small.architecture import SmallArchitecture, write_new_checkpoint
+from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
+from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget
 from spatial_mllm_ros.models.vggt import VggtConfig
-from spatial_mllm_ros.training.geometry_batch import GeometryBatch
+from spatial_mllm_ros.training.geometry.batch import GeometryBatch
 
 SMALLEST = SmallArchitecture(
     vggt=VggtConfig(

@@ -3,7 +3,7 @@ import json
 import torch
 
 from spatial_mllm_ros.cli import main
-from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
+from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
 
 
 def test_a_new_model_can_be_trained_from_the_command_line(clips, tmp_path, capsys):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spatial_mllm_ros.models.checkpoints import load_spatial_mllm
+from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
 from spatial_mllm_ros.training.config import SftConfig
 from spatial_mllm_ros.training.config_cli import add_options, config_from
 

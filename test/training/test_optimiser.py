@@ -7,10 +7,10 @@ from torch import nn
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.training import loop
 from spatial_mllm_ros.training.config import OptimiserConfig
-from spatial_mllm_ros.training.geometry import run_geometry
+from spatial_mllm_ros.training.geometry.run import run_geometry
 from spatial_mllm_ros.training.optimiser import make_optimisers, parameter_groups, set_rates
 
-from .test_geometry import Scenes, config, rows
+from .geometry.test_run import Scenes, config, rows
 
 MUON = OptimiserConfig(matrices="muon", muon_factor=4.0, weight_decay=0.0, warm_up=0.0)
 

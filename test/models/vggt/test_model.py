@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.evaluation.reference import vggt as vggt_reference
 from spatial_mllm_ros.models.vggt import VGGT, VggtConfig, VggtOutput
+from spatial_mllm_ros.verification import vggt as vggt_reference
 
 
 def test_every_quantity_of_every_reference_case_is_met(golden_dir: Path) -> None:

@@ -1,0 +1,150 @@
+"""The questions of a replay asked again through the live node, and where its answers differ from the replay's.
+
+The node answers in real time: when a question comes, it may have placed a frame more or less than the replay, which
+waits for nothing. The diff shows how much that matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spatial_mllm_ros.answering.answer import Status
+from spatial_mllm_ros.answering.setup import SessionConfig
+from spatial_mllm_ros.msg import SpatialAnswer
+from spatial_mllm_ros.playback.live_run import (
+    STARTUP_S,
+    live_client,
+    node_command,
+    player_command,
+    running,
+    use_own_domain,
+)
+from spatial_mllm_ros.recordings.bag_topics import BagTopics
+from spatial_mllm_ros.recordings.sources import open_source
+from spatial_mllm_ros.replay.results import AskedQuestion, Report
+from spatial_mllm_ros.report.results import versions, write_json
+from spatial_mllm_ros.ros.conversions import stamp_ns
+
+DIFF_FILE = "ros_diff.json"
+
+
+def ask_live(
+    source: Path,
+    report: Report,
+    out_dir: Path,
+    config: SessionConfig,
+    *,
+    topics: Sequence[str] = (),
+    source_rate_hz: float | None = None,
+) -> Path:
+    """Plays ``source`` into a node, asks each question of ``report`` at its time, and writes ``ros_diff.json``.
+
+    Args:
+        source: the recording of ``report``.
+        report: of the replay without ROS, with its trace.
+        out_dir: also of the logs of node and player.
+        config: of the replay; the node gets the same.
+        topics, source_rate_hz: of the recording, as for the replay.
+
+    Returns:
+        the file written.
+
+    Raises:
+        SpatialMllmError: the recording or one of the processes fails.
+    """
+    use_own_domain()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    node_log, player_log = out_dir / "node.log", out_dir / "player.log"
+    first_ns = report.trace.first_stamp_ns if report.trace else 0
+    by_time = sorted(
+        enumerate(report.questions), key=lambda item: (item[1].asked.at_s is None, item[1].asked.at_s or 0.0)
+    )
+    options = [part for topic in topics for part in ("--topic", topic)]
+    if source_rate_hz is not None:
+        options += ["--source-rate-hz", str(source_rate_hz)]
+    bag_topics = BagTopics.from_options(topics) if topics else None
+    answers: dict[int, SpatialAnswer] = {}
+    with (
+        open_source(source, rate_hz=source_rate_hz, topics=bag_topics) as recording,
+        running(node_command(recording, _parameters(config)), node_log, "node") as node,
+        live_client("spatial_replay", [node]) as client,
+    ):
+        client.until(client.ready, "the node's service /spatial_query", STARTUP_S)
+        with running(player_command(source, *options), player_log, "player") as player:
+            for number, item in by_time:
+                if item.asked.at_s is None:
+                    break
+                due_ns = first_ns + round(item.asked.at_s * 1e9)
+                what = f"{item.asked.at_s:g} s of the recording"
+                client.until(lambda due_ns=due_ns: client.clock_ns >= due_ns or player.poll() == 0, what, 3600.0)
+                answers[number] = client.ask(item.asked.question)
+            client.until_played(player, player_log)
+        client.until_settled()
+        for number, item in by_time:
+            if number not in answers:
+                answers[number] = client.ask(item.asked.question)
+    path = out_dir / DIFF_FILE
+    write_json(path, diff_json(report, [answers[number] for number in range(len(report.questions))]))
+    return path
+
+
+def diff_json(report: Report, live: Sequence[SpatialAnswer]) -> dict[str, Any]:
+    """Question by question what is the same and what is not; ``live`` in the order of ``report.questions``."""
+    rows = [_row(item, answer) for item, answer in zip(report.questions, live, strict=True)]
+    return {
+        "recording": report.source_name,
+        "hashes": dict(report.hashes),
+        "versions": versions(),
+        "questions": rows,
+        "same_answer": sum(row["same_answer"] for row in rows),
+        "same_evidence": sum(row["same_evidence"] for row in rows),
+        "of": len(rows),
+    }
+
+
+def _row(item: AskedQuestion, live: SpatialAnswer) -> dict[str, Any]:
+    replayed = _facts(
+        item.answer.status, item.answer.text, item.answer.value, item.answer.choice, item.answer.evidence_stamps_ns
+    )
+    choice = None if live.choice < 0 else live.choice
+    stamps = [stamp_ns(stamp) for stamp in live.evidence]
+    asked = _facts(Status(live.status), live.text, live.value if live.has_value else None, choice, stamps)
+    shared = len(set(replayed["evidence"]) & set(stamps))
+    return {
+        "question": item.asked.question.text,
+        "at_s": item.asked.at_s,
+        "replay": replayed,
+        "live": asked,
+        "same_answer": all(replayed[name] == asked[name] for name in ("status", "text", "value", "choice")),
+        "same_evidence": replayed["evidence"] == asked["evidence"],
+        "shared_evidence": shared,
+        "timings": {"live_total_s": live.timings.total.sec + live.timings.total.nanosec / 1e9},
+    }
+
+
+def _facts(status: Status, text: str, value: float | None, choice: int | None, stamps: Sequence[int]) -> dict[str, Any]:
+    return {"status": status.name, "text": text, "value": value, "choice": choice, "evidence": list(stamps)}
+
+
+def _parameters(config: SessionConfig) -> Mapping[str, object]:
+    """The node's parameters for the session of the replay."""
+    scene = config.scene
+    return {
+        "checkpoint": config.checkpoint,
+        "device": config.device,
+        "threads": config.threads,
+        "query.max_new_tokens": config.max_new_tokens,
+        "query.max_view_age_s": 1e6,  # the recording's clock stands still after its end
+        "buffer.capacity": scene.ring_frames,
+        "buffer.max_bytes": scene.ring_bytes,
+        "buffer.rate_hz": scene.rate_hz,
+        "buffer.keyframe_capacity": scene.keyframes,
+        "buffer.keyframe_max_bytes": scene.keyframe_bytes,
+        "selection.frames": scene.selected_frames,
+        "selection.voxel_size_m": scene.voxel_size_m,
+        "encoder.window": config.encoder_window,
+        "encoder.anchors": config.encoder_anchors,
+        "encoder.image_width_px": config.encoder_image_width_px,
+    }

@@ -1,0 +1,141 @@
+"""What a replay reports, and how it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from spatial_mllm_ros.answering.answer import Answer
+from spatial_mllm_ros.recordings.question_files import TimedQuestion
+from spatial_mllm_ros.replay.coverage_figures import CoverageFigures, CoverageSample, SeenFrame
+from spatial_mllm_ros.report.results import versions
+from spatial_mllm_ros.scene.records import Selection
+
+
+@dataclass(frozen=True)
+class AskedQuestion:
+    """A question of the file with its answer and the newest frame when it was asked.
+
+    ``score`` is in [0, 1] by the rule of ``replay_scores``; None where no truth is known.
+    """
+
+    asked: TimedQuestion
+    stamp_ns: int
+    answer: Answer
+    score: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayTrace:
+    """What the page shows of a replay and report.json does not hold.
+
+    Attributes:
+        seen: every frame placed in the scene.
+        first_stamp_ns: where times count from.
+        thumbnails: JPEGs of the evidence, by stamp.
+    """
+
+    seen: Sequence[SeenFrame]
+    fine_voxel_size: float
+    first_stamp_ns: int
+    thumbnails: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a replay came to; ``to_json`` has the layout of report.json.
+
+    Everything is the same at every run over the same input with the same versions, but for what stands under a key
+    ``timings``.
+
+    Attributes:
+        frames: frames read from the recording.
+        rejected: frames of the recording left out by the source, by cause.
+        left_out: frames left out by the scene, by cause (``thinned`` to the buffer's rate, ...).
+        coverage: None when no frame could be placed in the scene.
+        configuration: of the session, plain values.
+        coverage_over_time: how coverage grew, on the grid of ``coverage``.
+        hashes: SHA-256 of ``recording``, ``questions``, ``configuration`` and ``model``, as far as they are known.
+        scores: score tables as JSON, see ``ScoreTable.to_json``.
+        read_ns, process_ns, ask_ns: where the time went, steady clock.
+    """
+
+    source_kind: str
+    source_name: str
+    frames: int
+    rejected: Mapping[str, int]
+    left_out: Mapping[str, int]
+    selection: Selection
+    coverage: CoverageFigures | None
+    questions: tuple[AskedQuestion, ...]
+    model: Mapping[str, Any]
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    coverage_over_time: tuple[CoverageSample, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    scores: tuple[Mapping[str, Any], ...] = ()
+    trace: ReplayTrace | None = field(default=None, compare=False, repr=False)
+    read_ns: int = 0
+    process_ns: int = 0
+    ask_ns: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; times in integer nanoseconds, lengths in metres unless ``coverage.unit`` is "relative"."""
+        return {
+            "source": {"kind": self.source_kind, "name": self.source_name},
+            "frames": self.frames,
+            "rejected": dict(self.rejected),
+            "left_out": dict(self.left_out),
+            "selected": list(self.selection.stamps_ns),
+            "gains": list(self.selection.gains),
+            "coverage": _coverage_json(self.coverage),
+            "coverage_over_time": [asdict(sample) for sample in self.coverage_over_time],
+            "scores": [dict(table) for table in self.scores],
+            "hashes": dict(self.hashes),
+            "questions": [_question_json(question) for question in self.questions],
+            "model": dict(self.model),
+            "versions": versions(),
+            "configuration": dict(self.configuration),
+            "timings": {"read_ns": self.read_ns, "process_ns": self.process_ns, "ask_ns": self.ask_ns},
+        }
+
+
+def _coverage_json(figures: CoverageFigures | None) -> dict[str, Any]:
+    if figures is None:
+        return {
+            "candidates": 0,
+            "selected": 0,
+            "uniform": 0,
+            "offline_greedy": 0,
+            "total": 0,
+            "voxel_size": 0.0,
+            "unit": "",
+        }
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(figures).items()}
+
+
+def _question_json(item: AskedQuestion) -> dict[str, Any]:
+    answer = item.answer
+    values: dict[str, Any] = {
+        "question": item.asked.question.text,
+        "options": list(item.asked.question.options),
+        "type": item.asked.kind or item.asked.question.form.name.lower(),
+        "asked_at": item.stamp_ns,
+        "status": answer.status.name,
+        "message": answer.message,
+        "text": answer.text,
+        "value": answer.value,
+        "unit": answer.unit,
+        "choice": answer.choice,
+        "confidence": answer.confidence,
+        "method": answer.method,
+        "scale_source": answer.scale_source.value if answer.scale_source else "",
+        "evidence": list(answer.evidence_stamps_ns),
+        "epoch": answer.epoch,
+        "newest_frame_age_ns": answer.newest_frame_age_ns,
+        "prompt": answer.prompt,
+        "timings": asdict(answer.timings),
+    }
+    if item.asked.truth is not None:
+        values |= {"truth": item.asked.truth, "tolerance": item.asked.tolerance, "score": item.score}
+    return values

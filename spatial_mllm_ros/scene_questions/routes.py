@@ -1,0 +1,127 @@
+"""Routes from thing to thing by straight free ways, told as turns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from spatial_mllm_ros.scene_questions.evidence import Evidence
+from spatial_mllm_ros.scene_questions.plan_geometry import (
+    segment_hits_rectangle,
+    segment_inside_polygon,
+    turn_angle_deg,
+)
+from spatial_mllm_ros.scene_questions.scene_annotation import SceneObject
+
+TURNS = ("Turn Back", "Turn Left", "Turn Right")
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """From ``start`` over ``stops`` to the last of them; the robot faces ``facing`` at first.
+
+    ``turns``: one for each stop; the first is None where the robot faces its first stop already.
+    """
+
+    start: SceneObject
+    facing: SceneObject
+    stops: tuple[SceneObject, ...]
+    turns: tuple[str | None, ...]
+
+    @property
+    def answer(self) -> str:
+        """The turns to fill in, in order."""
+        return ", ".join(turn for turn in self.turns if turn is not None)
+
+    def steps(self) -> str:
+        """The numbered actions with blanks for the turns."""
+        actions = []
+        for turn, stop in zip(self.turns, self.stops, strict=True):
+            if turn is not None:
+                actions.append("[please fill in]")
+            actions.append(f"Go forward until the {stop.label}")
+        return " ".join(
+            f"{number}. {action}{'.' if number == len(actions) else ''}" for number, action in enumerate(actions, 1)
+        )
+
+    def wrong_answers(self, rng: np.random.Generator) -> list[str]:
+        """Two others for one turn, three for more; drawn without regard to the right one."""
+        count = sum(turn is not None for turn in self.turns)
+        others = [", ".join(turns) for turns in itertools.product(TURNS, repeat=count)]
+        others.remove(self.answer)
+        return [others[i] for i in rng.permutation(len(others))[: min(3, len(others))]]
+
+
+def turn_name(angle_deg: float, margin_deg: float) -> str | None:
+    """The turn to tell for an angle (left positive); None where it is neither clearly a side nor clearly back.
+
+    Sides reach from 45 to 135 degrees, back from 135 on; below 45 the robot would go on ahead.
+    """
+    size = abs(angle_deg)
+    if size >= 135.0 + margin_deg:
+        return "Turn Back"
+    if 45.0 + margin_deg <= size <= 135.0 - margin_deg:
+        return "Turn Left" if angle_deg > 0 else "Turn Right"
+    return None
+
+
+def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -> Iterator[Route]:
+    """Random routes of one or two turns within a room, over free ways between things on the floor."""
+    limits = evidence.limits
+    things = [thing for thing in evidence.unique if evidence.on_floor(thing)]
+    rooms = {thing.id: evidence.room_of(thing) for thing in things}
+    things = [thing for thing in things if rooms[thing.id] >= 0]
+    free: dict[tuple[int, int], bool] = {}
+
+    def is_free(a: SceneObject, b: SceneObject) -> bool:
+        key = (min(a.id, b.id), max(a.id, b.id))
+        if key not in free:
+            free[key] = rooms[a.id] == rooms[b.id] and _free_way(evidence, a, b, rooms[a.id], limits.way_margin_m)
+        return free[key]
+
+    for _ in range(tries):
+        legs = int(rng.integers(1, 3))
+        faces_first = bool(legs > 1 and rng.random() < 0.5)
+        needed = legs + (1 if faces_first else 2)
+        if len(things) < needed:
+            continue
+        start, *chosen = (things[i] for i in rng.choice(len(things), needed, replace=False))
+        facing = chosen[0]
+        stops = tuple(chosen) if faces_first else tuple(chosen[1:])
+        if rooms[start.id] != rooms[facing.id]:
+            continue
+        path = (start, *stops)
+        if not all(is_free(a, b) for a, b in itertools.pairwise(path)):
+            continue
+        points = [thing.box.centre_m[:2] for thing in path]
+        ahead = facing.box.centre_m[:2]
+        turns: list[str | None] = []
+        for n in range(len(stops)):
+            # Having come along a leg, the robot faces on along it.
+            front = ahead if n == 0 else 2 * points[n] - points[n - 1]
+            angle = turn_angle_deg(points[n], front, points[n + 1])
+            turns.append(turn_name(angle, limits.angle_margin_deg))
+        if faces_first:
+            if None in turns[1:]:
+                continue
+            turns[0] = None
+        elif None in turns:
+            continue
+        if np.hypot(*(ahead - points[0])) >= limits.apart_m:
+            yield Route(start, facing, stops, tuple(turns))
+
+
+def _free_way(evidence: Evidence, a: SceneObject, b: SceneObject, room: int, margin_m: float) -> bool:
+    start, end = a.box.centre_m[:2], b.box.centre_m[:2]
+    if np.hypot(*(end - start)) < evidence.limits.apart_m:
+        return False
+    if not segment_inside_polygon(start, end, evidence.scene.rooms[room].polygon_m):
+        return False
+    return not any(
+        segment_hits_rectangle(start, end, other.box.footprint(), margin_m)
+        for other in evidence.scene.objects
+        if other.id not in (a.id, b.id) and evidence.on_floor(other)
+    )

@@ -1,0 +1,84 @@
+"""Geometry batches straight from the generated rooms: new rooms in every batch, nothing on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from spatial_mllm_ros.geometry.poses import inverse_pose
+from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
+from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.training.config import GeometryDataConfig
+from spatial_mllm_ros.training.geometry.batch import GeometryBatch
+
+#: The generator's own version of what a seed means; the hash of the data holds it.
+_ROOMS = "rooms 1"
+_ASPECT = 4 / 3
+_PATCH_PX = 14
+_HELD_OUT = "val"
+
+
+class RoomGeometryBatches:
+    """See ``geometry_batch.GeometryBatches``. Batch n has the n-th of ``data.rooms_rates_hz`` and ``rooms_pieces``.
+
+    Args:
+        data: frames per clip, their width (the height is 3/4 of it, to a multiple of 14) and rates.
+        batch_size: rooms per batch; the frames of each are one sample, or several.
+        seed: another seed is another order of rooms.
+    """
+
+    def __init__(self, data: GeometryDataConfig, *, batch_size: int, seed: int) -> None:
+        self._data, self._batch_size = data, batch_size
+        # Runs with other seeds begin elsewhere in the split's rooms.
+        self._first = seed * 1_000_003
+        clips = [asdict(self._clip(rate, pieces)) for rate in data.rooms_rates_hz for pieces in data.rooms_pieces]
+        settings = {"generator": _ROOMS, "clips": clips}
+        self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+        self.rejected = 0  # rooms are made, and none of them is broken
+
+    def batch(self, index: int) -> GeometryBatch:
+        """See GeometryBatches."""
+        rates, pieces = self._data.rooms_rates_hz, self._data.rooms_pieces
+        # Every rate meets every number of pieces.
+        rate = rates[index // len(pieces) % len(rates)]
+        return self._batch("train", self._first + index, rate, pieces[index % len(pieces)], self._batch_size)
+
+    def held_out(self, count: int) -> Sequence[GeometryBatch]:
+        """See GeometryBatches; rooms of the validation split, one per batch, all frames of it in one sample."""
+        rates = self._data.rooms_rates_hz
+        return [self._batch(_HELD_OUT, n, rates[n % len(rates)], 1, 1) for n in range(count)]
+
+    def _batch(self, split: str, number: int, rate_hz: float, pieces: int, rooms: int) -> GeometryBatch:
+        clip = self._clip(rate_hz, pieces)
+        stream = RoomStream(StreamConfig(split=split, worlds=rooms, clip=clip, questions_per_type=0))
+        whole = clips_as_batch(stream.batch(number).clips)
+        return GeometryBatch(
+            *(value.reshape(-1, clip.frames // pieces, *value.shape[2:]) for value in vars(whole).values())
+        )
+
+    def _clip(self, rate_hz: float, pieces: int) -> ClipConfig:
+        width = self._data.width_px
+        height = round(width / _ASPECT / _PATCH_PX) * _PATCH_PX
+        frames = self._data.frames
+        return ClipConfig(frames=frames, width_px=width, height_px=height, rate_hz=rate_hz, pieces=pieces)
+
+
+def clips_as_batch(clips: Sequence[Clip]) -> GeometryBatch:
+    """Clips of equal size as one batch; where a window is looked through there is no depth."""
+    depth_m = torch.stack([clip.depth_m for clip in clips])
+    mask = depth_m.isfinite() & (depth_m > 0)
+    cam_from_world = np.stack([[inverse_pose(pose)[:3] for pose in clip.scene_from_cam] for clip in clips])
+    cameras = np.stack([clip.intrinsics.matrix() for clip in clips])
+    frames = depth_m.shape[1]
+    return GeometryBatch(
+        images=torch.stack([clip.rgb for clip in clips]).movedim(-1, 2).float() / 255,
+        depth_m=torch.where(mask, depth_m, 0.0),
+        mask=mask,
+        cam_from_world=torch.from_numpy(cam_from_world).float(),
+        intrinsics_px=torch.from_numpy(cameras).float()[:, None].expand(-1, frames, -1, -1),
+    )
