@@ -19,34 +19,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "spatial_mllm_ros"
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
-# Which rooms a room may use besides itself; "encoders.base" admits that module only. Nothing below imports anything
-# above it, and nothing but `ros` (and, when a command runs, the command line) knows of ROS.
-ALLOWED = {
-    "__init__": (),
-    "errors": (),
-    "files": (),
-    "geometry": ("errors",),
-    "frames": ("errors", "geometry"),
-    "models": ("errors", "geometry"),
-    "engines": ("errors", "files", "models"),
-    "encoders": ("errors", "frames", "geometry", "models"),
-    "scene": ("errors", "files", "frames", "geometry", "encoders.base"),
-    "answering": ("errors", "frames", "geometry", "models", "engines", "encoders", "scene"),
-    "datasets": ("errors", "frames", "geometry", "answering.question"),
-    "training": ("errors", "frames", "geometry", "models", "encoders", "scene", "answering", "datasets"),
-    "evaluation": ("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
-    "ros": (
-        *("errors", "files", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
-        "evaluation",
-    ),
-    "cli": (
-        *("errors", "frames", "geometry", "models", "engines", "encoders", "scene", "answering", "datasets"),
-        *("training", "evaluation", "ros"),
-    ),
-}
+# The rooms in their order: a room imports only what stands above it. The robot's rooms are the node's import closure;
+# tools may use the robot and the tools named before them, and no room of the robot uses a tool.
+ROBOT = (
+    *("__init__", "errors", "storage"),
+    *("geometry", "frames", "models", "engines", "encoders", "scene", "answering", "ros"),
+)
+TOOLS = (
+    *("recordings", "scene_questions", "rooms", "report", "scoring", "training", "replay", "playback", "verification"),
+    *("benchmarks", "cli"),
+)
+ORDER = (*ROBOT, *TOOLS)
+KNOWS_ROS = ("ros", "playback", "benchmarks")
+# Only the node's process and what needs a ROS graph may use the room `ros`.
+USES_THE_NODE = ("ros", "playback", "benchmarks", "cli")
 INTERFACES = ("msg", "srv", "action")
-# What the node never loads, directly or through anything that it imports.
-NOT_IN_THE_NODE = ("training", "datasets", "evaluation", "cli")
 ROS_PACKAGES = re.compile(
     r"rclpy|cv_bridge|message_filters|launch|launch_ros|launch_testing|ament_index_python|tf2_\w+|\w+_(msgs|srvs)|"
     r"(builtin|\w+)_interfaces|unique_identifier_msgs"
@@ -77,8 +64,19 @@ def room_of(name: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
-def inside(name: str, allowed: str) -> bool:
-    return f"{name}.".startswith(f"{PACKAGE}.{allowed}.")
+def closure(start: str) -> dict[str, str]:
+    """Every module of the package that `start` loads, directly or through others, with one that imports it."""
+    by_name = {module_name(path): path for path in MODULES}
+    reached, waiting = {}, [start]
+    while waiting:
+        name = waiting.pop()
+        for imported, _ in imports_of(by_name[name]):
+            # "from a.b import c": c may be a module, or something in the module a.b.
+            for module in (imported, imported.rpartition(".")[0]):
+                if module in by_name and module not in reached:
+                    reached[module] = name
+                    waiting.append(module)
+    return reached
 
 
 def project() -> dict:
@@ -97,41 +95,55 @@ def canonical(requirement: str) -> str:
 # -- import direction --------------------------------------------------------------------------------------------------
 
 
-def test_every_room_has_its_allowed_imports_stated():
-    assert {room_of(module_name(path)) for path in MODULES} <= set(ALLOWED)
+def test_every_room_has_its_place_in_the_order():
+    assert {room_of(module_name(path)) for path in MODULES} == set(ORDER)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_room_imports_only_the_rooms_below_it(path):
+def test_a_room_imports_only_what_stands_above_it(path):
     room = room_of(module_name(path))
-    may = {room, *ALLOWED[room], *(INTERFACES if room == "ros" else ())}
+    may = set(ORDER[: ORDER.index(room) + 1])
+    may |= set(INTERFACES) if room in KNOWS_ROS else set()
+    may -= set() if room in USES_THE_NODE else {"ros"}
     wrong = [
         f"line {line}: {name}"
         for name, line in imports_of(path)
-        if name.startswith(f"{PACKAGE}.") and not any(inside(name, allowed) for allowed in may)
+        if name.startswith(f"{PACKAGE}.") and room_of(name) not in may
     ]
     assert not wrong, f"{module_name(path)} imports from rooms that {room} may not use"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if room_of(module_name(p)) != "ros"], ids=module_name)
-def test_only_the_ros_room_imports_ros(path):
+@pytest.mark.parametrize("path", [p for p in MODULES if room_of(module_name(p)) not in KNOWS_ROS], ids=module_name)
+def test_only_rooms_that_know_ros_import_it(path):
     wrong = [f"line {line}: {name}" for name, line in imports_of(path) if ROS_PACKAGES.fullmatch(name.split(".")[0])]
     assert not wrong
 
 
-def test_the_node_loads_neither_training_nor_datasets_nor_evaluation():
-    by_name = {module_name(path): path for path in MODULES}
-    reached, waiting = {}, [f"{PACKAGE}.ros.node"]
-    while waiting:
-        name = waiting.pop()
-        for imported, _ in imports_of(by_name[name]):
-            # "from a.b import c": c may be a module, or something in the module a.b.
-            for module in (imported, imported.rpartition(".")[0]):
-                if module in by_name and module not in reached:
-                    reached[module] = name
-                    waiting.append(module)
+def test_the_nodes_imports_are_the_robots_rooms_and_nothing_else():
+    reached = closure(f"{PACKAGE}.ros.node")
     assert f"{PACKAGE}.frames.frame" in reached, "the walk over the node's imports leads nowhere"
-    assert not {name: by for name, by in reached.items() if room_of(name) in NOT_IN_THE_NODE}
+    assert not {name: by for name, by in reached.items() if room_of(name) not in (*ROBOT, *INTERFACES)}
+
+
+def test_the_node_does_not_load_what_only_offline_sampling_needs():
+    assert not {name: by for name, by in closure(f"{PACKAGE}.ros.node").items() if ".scene.offline." in f"{name}."}
+
+
+def test_no_module_imports_itself_through_others():
+    names = {module_name(path) for path in MODULES}
+    imports = {
+        module_name(path): {
+            name if name in names else name.rpartition(".")[0]
+            for name, _ in imports_of(path)
+            if {name, name.rpartition(".")[0]} & names
+        }
+        for path in MODULES
+    }
+    left = dict(imports)
+    while free := [name for name, needed in left.items() if not needed & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, "these modules are in a circle, or need one"
 
 
 def test_the_command_line_starts_without_loading_models_or_ros():

@@ -12,8 +12,8 @@ import numpy as np
 
 from spatial_mllm_ros.benchmarks.stream import STAGES
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.replay.picture import PATH, SELECTED, UNIFORM
-from spatial_mllm_ros.report.results import write_text
+from spatial_mllm_ros.report.charts import PATH, SELECTED, UNIFORM
+from spatial_mllm_ros.storage import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

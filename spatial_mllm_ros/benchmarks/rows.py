@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import Any
 
 from spatial_mllm_ros.benchmarks.selection import coverage_rows, incremental_rows, offline_rows
 from spatial_mllm_ros.recordings.sources import open_source
-from spatial_mllm_ros.report.results import versions, write_json
+from spatial_mllm_ros.report.provenance import machine, versions
+from spatial_mllm_ros.storage import write_json
 
 
 def selection_rows(recording: Path | None) -> list[dict[str, Any]]:
@@ -35,19 +34,3 @@ def report(rows: Sequence[dict[str, Any]], json_path: Path | None) -> None:
         sys.stdout.write(f"{row['name']:<{width}}  {row['value']:12.4g} {row['unit']}{aim}\n")
     if json_path is not None:
         write_json(json_path, {"machine": machine(), "versions": versions(), "rows": list(rows)})
-
-
-def machine() -> dict[str, Any]:
-    """What ran the measurement, without anything that names the machine."""
-    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine(), "gpu": _gpu_name()}
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _gpu_name() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

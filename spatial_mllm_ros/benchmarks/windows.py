@@ -29,13 +29,13 @@ from spatial_mllm_ros.geometry.unprojection import sampled_intrinsics, to_scene,
 from spatial_mllm_ros.models.small.random_checkpoint import random_vggt
 from spatial_mllm_ros.recordings.sources import open_source
 from spatial_mllm_ros.replay.scene_recorder import SceneRecorder
-from spatial_mllm_ros.report.results import write_text
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
 from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.voxels import voxel_keys
+from spatial_mllm_ros.storage import write_text
 
 Row = dict[str, Any]
 WINDOWS = (2, 4, 6, 12)

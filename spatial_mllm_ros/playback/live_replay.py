@@ -24,8 +24,9 @@ from spatial_mllm_ros.playback.live_run import (
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
 from spatial_mllm_ros.recordings.sources import open_source
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
-from spatial_mllm_ros.report.results import versions, write_json
+from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.ros.conversions import stamp_ns
+from spatial_mllm_ros.storage import write_json
 
 DIFF_FILE = "ros_diff.json"
 

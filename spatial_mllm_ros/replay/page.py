@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spatial_mllm_ros.answering.answer import Status
+from spatial_mllm_ros.replay.charts import coverage_chart, map_chart
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
 from spatial_mllm_ros.replay.scores import replay_table
-from spatial_mllm_ros.report.charts import coverage_chart, latency_chart, map_chart, score_chart
+from spatial_mllm_ros.report.charts import latency_chart, score_chart
 from spatial_mllm_ros.report.page import (
     ChartBlock,
     Page,
@@ -20,7 +21,7 @@ from spatial_mllm_ros.report.page import (
     verdict_of,
     write_page,
 )
-from spatial_mllm_ros.report.results import versions
+from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.report.thumbnails import data_uri
 from spatial_mllm_ros.scoring.benchmark_page import CHART_KEY, RANDOM_WEIGHTS
 from spatial_mllm_ros.scoring.score_table import ScoreTable
@@ -61,7 +62,7 @@ def write_replay_page(path: Path, reports: Sequence[Report], *, frames: int) -> 
             subtitle=f"{model['name']} ({model['architecture']}), evidence sets of at most {frames} frames",
             notice=f"{RANDOM_WEIGHTS} The selection of frames is real." if model["random_weights"] else "",
             tiles=_tiles(reports, table, seconds),
-            tables=(table,) if table is not None else (),
+            tables=(table.block(),) if table is not None else (),
             charts=tuple(charts),
             questions=tuple(
                 _row(report, recording, number, item, several)

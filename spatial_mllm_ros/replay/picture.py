@@ -13,6 +13,7 @@ import numpy as np
 
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.replay.coverage_figures import CoverageFigures, SeenFrame, union_keys
+from spatial_mllm_ros.report.charts import PATH, SELECTED, UNIFORM
 from spatial_mllm_ros.scene.voxels import voxel_centres
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in a grey print.
-NEITHER, BOTH, SELECTED, UNIFORM, PATH = "#ececec", "#b4b4b4", "#0072b2", "#e69f00", "#333333"
+NEITHER, BOTH = "#ececec", "#b4b4b4"
 TRUTH = "#b03060"
 # Layout, in inches: the contact sheet on the left, the map on the right.
 _SHEET_WIDTH, _MAP_WIDTH, _HEIGHT, _TITLE, _CAPTION, _GAP = 9.4, 7.9, 8.4, 0.45, 0.27, 0.12

@@ -30,9 +30,10 @@ from spatial_mllm_ros.replay.picture import ContactFrame, write_picture
 from spatial_mllm_ros.replay.results import AskedQuestion, ReplayTrace, Report
 from spatial_mllm_ros.replay.scene_recorder import SceneRecorder
 from spatial_mllm_ros.replay.scores import combined_json, replay_table, score_of, table_of
-from spatial_mllm_ros.report.results import json_sha256, path_sha256, write_json
+from spatial_mllm_ros.report.provenance import json_sha256, path_sha256
 from spatial_mllm_ros.report.thumbnails import thumbnail_jpeg
 from spatial_mllm_ros.scene.records import Selection
+from spatial_mllm_ros.storage import write_json
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.answering.session import SpatialSession

@@ -5,25 +5,22 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-
-from spatial_mllm_ros.replay.coverage_figures import CoverageFigures, SeenFrame
-from spatial_mllm_ros.replay.picture import PATH, SELECTED, UNIFORM, draw_plan
-from spatial_mllm_ros.scoring.scorers.base import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SELECTED, UNIFORM, PATH = "#0072b2", "#e69f00", "#333333"  #: colours of selected and uniform frames, and of the walk
 _WIDTH_IN = 5.4  # narrow: on a phone the text of a wide chart would be too small to read
 # Colours that stand for a variable of the page's style sheet; matplotlib only knows fixed ones.
-_INK, _MUTED, _LINE, _ACCENT = "#010203", "#040506", "#070809", "#0a0b0c"
+INK, MUTED, LINE, ACCENT = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
-    _LINE: "var(--line)",
-    _ACCENT: "var(--accent)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    ACCENT: "var(--accent)",
     PATH: "var(--ink)",
     SELECTED: "var(--selected)",
     UNIFORM: "var(--uniform)",
@@ -31,15 +28,15 @@ _VARIABLES = {
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _LINE,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
     "axes.facecolor": "none",
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "grid.color": _LINE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "grid.color": LINE,
     "axes.grid": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,17 +44,34 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def score_chart(figures: Sequence[Figure], *, name: str) -> str:
+class ScoreBar(Protocol):
+    """One bar: a share in [0, 1] with its 95 % interval (made as ``interval`` says), over so many questions."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def value(self) -> float: ...  # noqa: D102
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+    @property
+    def questions(self) -> int: ...  # noqa: D102
+    @property
+    def interval(self) -> str: ...  # noqa: D102
+
+
+def score_chart(figures: Sequence[ScoreBar], *, name: str) -> str:
     """Bars in percent with their 95 % intervals, the number of questions in brackets after each name."""
 
     def draw(axes: Axes) -> None:
         rows = np.arange(len(figures))[::-1]
         values = np.array([100 * f.value for f in figures])
         low, high = (np.array([100 * getattr(f, end) for f in figures]) for end in ("low", "high"))
-        axes.barh(rows, values, height=0.62, color=_ACCENT, alpha=0.85)
+        axes.barh(rows, values, height=0.62, color=ACCENT, alpha=0.85)
         errors = np.maximum(0.0, [values - low, high - values])
-        axes.errorbar(values, rows, xerr=errors, fmt="none", ecolor=_INK, elinewidth=1.1, capsize=2.5)
-        axes.set_yticks(rows, [f"{f.name.replace('_', ' ')}  ({f.questions})" for f in figures], color=_INK)
+        axes.errorbar(values, rows, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+        axes.set_yticks(rows, [f"{f.name.replace('_', ' ')}  ({f.questions})" for f in figures], color=INK)
         axes.set_xlim(0, max(100.0, float(high.max()) * 1.02))
         axes.set_xlabel("percent")
         axes.set_ylim(-0.6, len(figures) - 0.4)
@@ -65,28 +79,7 @@ def score_chart(figures: Sequence[Figure], *, name: str) -> str:
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
 
-    return _svg(draw, name, height_in=0.75 + 0.27 * len(figures))
-
-
-def coverage_chart(
-    elapsed_s: Sequence[float], selected: Sequence[int], uniform: Sequence[int], total: Sequence[int], *, name: str
-) -> str:
-    """Voxels seen over time: by all frames so far, by the selection of that moment, by as many uniform frames."""
-
-    def draw(axes: Axes) -> None:
-        axes.fill_between(elapsed_s, total, color=_LINE, alpha=0.55, lw=0)
-        axes.plot(elapsed_s, total, color=_MUTED, lw=1.2, label="all frames so far")
-        axes.plot(elapsed_s, selected, color=SELECTED, lw=2.0, label="selected frames")
-        axes.plot(elapsed_s, uniform, color=UNIFORM, lw=1.5, ls=(0, (4, 2)), label="as many uniform frames")
-        axes.set_xlabel("seconds since the first frame")
-        axes.set_ylabel("voxels seen")
-        axes.set_ylim(bottom=0)
-        axes.margins(x=0.01)
-        axes.yaxis.grid(True, lw=0.6)
-        axes.tick_params(length=0)
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
-
-    return _svg(draw, name, height_in=3.3)
+    return svg_of(draw, name, height_in=0.75 + 0.27 * len(figures))
 
 
 def latency_chart(seconds: Sequence[float], *, name: str) -> str:
@@ -102,37 +95,20 @@ def latency_chart(seconds: Sequence[float], *, name: str) -> str:
             axes.xaxis.set_major_formatter("{x:g}")
         else:
             bins = np.linspace(values.min() * 0.98, values.max() * 1.02 + 1e-6, 24)
-        axes.hist(values, bins=bins.tolist(), color=_ACCENT, alpha=0.85)
+        axes.hist(values, bins=bins.tolist(), color=ACCENT, alpha=0.85)
         for share, style in ((50, "-"), (95, (0, (4, 2)))):
             at = float(np.percentile(values, share))
-            axes.axvline(at, color=_INK, lw=1.1, ls=style, label=f"p{share} {at:.2g} s")
+            axes.axvline(at, color=INK, lw=1.1, ls=style, label=f"p{share} {at:.2g} s")
         axes.set_xlabel("seconds from question to answer")
         axes.set_ylabel("questions")
         axes.yaxis.grid(True, lw=0.6)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=9)
 
-    return _svg(draw, name, height_in=2.7)
+    return svg_of(draw, name, height_in=2.7)
 
 
-def map_chart(
-    selected_stamps: Sequence[int],
-    seen: Sequence[SeenFrame],
-    figures: CoverageFigures,
-    fine_voxel_size: float,
-    *,
-    name: str,
-) -> str:
-    """The scene from above with the camera's path; see ``draw_plan``."""
-
-    def draw(axes: Axes) -> None:
-        draw_plan(axes, selected_stamps, seen, figures, fine_voxel_size)
-        axes.spines[:].set_visible(True)
-
-    return _svg(draw, name, height_in=4.6)
-
-
-def _svg(draw: Callable[[Axes], None], name: str, *, height_in: float) -> str:
+def svg_of(draw: Callable[[Axes], None], name: str, *, height_in: float) -> str:
     """What ``draw`` makes, as an <svg> element that takes its colours, its font and its width from the page."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas

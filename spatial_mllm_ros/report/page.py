@@ -8,8 +8,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from spatial_mllm_ros.report.results import write_text
-from spatial_mllm_ros.scoring.score_table import ScoreTable
+from spatial_mllm_ros.report.charts import ScoreBar
+from spatial_mllm_ros.storage import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,6 +36,18 @@ class ChartBlock:
     def markup(self) -> Markup:
         """The SVG, which our own code made: it is not escaped."""
         return Markup(self.svg)
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table of scores, with the rule that made them; ``bars`` are its rows."""
+
+    heading: str
+    title: str
+    bars: Sequence[ScoreBar]
+    rule: str
+    source: str
+    absent: str = ""  #: what the published scorer also gives and this table does not
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ class Page:
     subtitle: str
     notice: str
     tiles: tuple[Tile, ...]
-    tables: tuple[ScoreTable, ...]
+    tables: tuple[TableBlock, ...]
     charts: tuple[ChartBlock, ...]
     questions: tuple[QuestionRow, ...]
     pictures: Mapping[str, str] = field(default_factory=dict)

@@ -132,6 +132,11 @@ class SpatialNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a question or a request about a saved scene has not been answered yet."""
+        return self.open_questions > 0 or self.memory.busy
+
     def close(self) -> None:
         """Ends the worker thread and waits for a scene that is being saved; for the end of the process."""
         self._stop_worker()

@@ -8,19 +8,37 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-
-if TYPE_CHECKING:
-    from spatial_mllm_ros.ros.node import SpatialNode
 
 _LAST_QUESTIONS_S = 0.2  # at the end, for questions that had arrived before the signal and were not taken yet
 _LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
 
 
-def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lambda: False) -> None:
+class OrderlyNode(Protocol):
+    """An rclpy node that can end its work and say when nothing is left to answer."""
+
+    @property
+    def busy(self) -> bool:
+        """A question or a request has not been answered yet."""
+        ...
+
+    def close(self) -> None:
+        """Ends the work; open questions are answered soon."""
+        ...
+
+    def get_logger(self) -> Any:
+        """See rclpy.node.Node."""
+        ...
+
+    def destroy_node(self) -> None:
+        """See rclpy.node.Node."""
+        ...
+
+
+def spin_until_shutdown(node: OrderlyNode, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Runs ``node`` until SIGINT, SIGTERM or ``should_stop``; then ends its work and destroys it.
 
     rclpy must have been initialised without its own signal handlers: they take the context away at once, and whoever
@@ -45,7 +63,7 @@ def spin_until_shutdown(node: SpatialNode, should_stop: Callable[[], bool] = lam
             executor.spin_once(timeout_sec=0.01)
         node.close()
         end_s = time.monotonic() + _LAST_ANSWERS_S
-        while (node.open_questions or node.memory.busy) and time.monotonic() < end_s:
+        while node.busy and time.monotonic() < end_s:
             executor.spin_once(timeout_sec=0.05)
     finally:
         node.close()

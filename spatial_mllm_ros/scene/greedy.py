@@ -92,3 +92,22 @@ def covered_by(voxels: Sequence[np.ndarray], voxel_count: int, chosen: Iterable[
     for index in chosen:
         covered[voxels[index]] = True
     return int(np.count_nonzero(covered))
+
+
+def fill_up(
+    finer: Sequence[np.ndarray], voxel_count: int, chosen: Sequence[int], stamps_ns: Sequence[int], k: int
+) -> list[int]:
+    """Frames that bring ``chosen`` up to min(k, T): by gain on a finer grid, then by distance in time.
+
+    Args:
+        finer: per frame its voxels on the finer grid, int [n_i], each in [0, voxel_count).
+        stamps_ns: time of each frame.
+
+    Frames that see no voxel come after all others.
+    """
+    fill, _ = lazy_greedy(finer, voxel_count, k - len(chosen), chosen=chosen)
+    for seeing in (True, False):
+        taken = set(chosen) | set(fill)
+        candidates = [i for i in range(len(finer)) if i not in taken and (len(finer[i]) > 0) == seeing]
+        fill += farthest_in_time(stamps_ns, [*chosen, *fill], candidates, k - len(chosen) - len(fill))
+    return fill

@@ -14,8 +14,7 @@ from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.frame_points import relative_voxel_size, window_points
 from spatial_mllm_ros.scene.free_space import looked_through
-from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, lazy_greedy
-from spatial_mllm_ros.scene.offline.selection import fill_up
+from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, fill_up, lazy_greedy
 from spatial_mllm_ros.scene.records import PlacedFrame, Selection
 from spatial_mllm_ros.scene.retention import OUTDATED_SHARE, frame_weights, least_useful_first, superseded
 from spatial_mllm_ros.scene.saved.content import HeldAnchor, HeldFrame, SceneContent

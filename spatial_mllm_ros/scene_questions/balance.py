@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from spatial_mllm_ros.scene_questions.builder import with_options
+from spatial_mllm_ros.scene_questions.builder import candidate_questions, with_options
+from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
 
 
@@ -90,3 +91,19 @@ def balance_table(questions: Iterable[SceneQuestion]) -> dict[str, dict[str, int
         if question.options:
             table[question.type.value][f"{question.truth} of {len(question.options)}"] += 1
     return {kind: dict(sorted(counts.items())) for kind, counts in sorted(table.items())}
+
+
+def balanced_questions(
+    scenes: Iterable[SceneAnnotation], *, per_type: int, vocabulary: Sequence[str], seed: int = 0
+) -> list[SceneQuestion]:
+    """At most ``per_type`` questions of each type per scene, answers balanced over all scenes.
+
+    Args:
+        vocabulary: classes that a scene may have, see ``candidate_questions``.
+    """
+    balancer = AnswerBalancer(seed=seed)
+    return [
+        question
+        for scene in scenes
+        for question in balancer.choose(candidate_questions(scene, seed=seed, vocabulary=vocabulary), per_type=per_type)
+    ]

@@ -19,7 +19,7 @@ from spatial_mllm_ros.report.page import (
     verdict_of,
     write_page,
 )
-from spatial_mllm_ros.report.results import versions
+from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.report.thumbnails import data_uri
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion
 from spatial_mllm_ros.scoring.runner.results_file import StoredAnswer
@@ -78,7 +78,7 @@ def write_benchmark_page(
             subtitle=f"{model['name']} ({model['architecture']}), {tables[0].frames}, scorer {scorer.name}",
             notice=RANDOM_WEIGHTS if model["random_weights"] else "",
             tiles=_tiles(tables[0], len(data.problems), seconds),
-            tables=tuple(tables),
+            tables=tuple(table.block() for table in tables),
             charts=tuple(charts),
             questions=tuple(rows),
             pictures=pictures,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from spatial_mllm_ros.report.page import TableBlock
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkQuestion
 from spatial_mllm_ros.scoring.scorers.base import Figure, ScoredQuestion, Scorer, ScorerInfo, UnscorableError
 
@@ -47,6 +48,13 @@ class ScoreTable:
             for f in self.figures
         ]
         return [self.title, *rows, *([f"  {self.scorer.absent}"] if self.scorer.absent else [])]
+
+    def block(self) -> TableBlock:
+        """The table as a report shows it."""
+        scorer = self.scorer
+        return TableBlock(
+            f"Scores by {scorer.name}", self.title, self.figures, scorer.rule, scorer.source, scorer.absent
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; shares between 0 and 1."""

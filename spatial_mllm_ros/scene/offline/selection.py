@@ -14,7 +14,7 @@ is reproduced to the last index. Beyond it:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, farthest_in_time, lazy_greedy
+from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, fill_up, lazy_greedy
 from spatial_mllm_ros.scene.offline.order_statistics import median_of_finite
 from spatial_mllm_ros.scene.offline.usable_points import Box, Extent, UsablePoints, united
 from spatial_mllm_ros.scene.voxels import pack_cells
@@ -139,25 +139,6 @@ def select_offline(points: np.ndarray, confidence: np.ndarray, k: int) -> Offlin
         bbox_max=None if box is None else _triple(box.high),
         valid_points=sum(e.count for e in extents),
     )
-
-
-def fill_up(
-    finer: Sequence[np.ndarray], voxel_count: int, chosen: Sequence[int], stamps_ns: Sequence[int], k: int
-) -> list[int]:
-    """Frames that bring ``chosen`` up to min(k, T): by gain on a finer grid, then by distance in time.
-
-    Args:
-        finer: per frame its voxels on the finer grid, int [n_i], each in [0, voxel_count).
-        stamps_ns: time of each frame.
-
-    Frames that see no voxel come after all others.
-    """
-    fill, _ = lazy_greedy(finer, voxel_count, k - len(chosen), chosen=chosen)
-    for seeing in (True, False):
-        taken = set(chosen) | set(fill)
-        candidates = [i for i in range(len(finer)) if i not in taken and (len(finer[i]) > 0) == seeing]
-        fill += farthest_in_time(stamps_ns, [*chosen, *fill], candidates, k - len(chosen) - len(fill))
-    return fill
 
 
 def _voxel_size(box: Box) -> np.float32:

@@ -13,10 +13,10 @@ from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.models.checkpoints.config import pixel_budget
 from spatial_mllm_ros.models.checkpoints.files import read_checkpoint
 from spatial_mllm_ros.models.checkpoints.loading import identity_of
-from spatial_mllm_ros.report.results import write_text
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.scoring.rooms.asking import KnownStrengths, known_strengths, summary_lines
 from spatial_mllm_ros.scoring.rooms.results import RESULTS_FILE, read_results
+from spatial_mllm_ros.storage import write_text
 
 CARD_FILE = "README.md"
 _MEASURED = {

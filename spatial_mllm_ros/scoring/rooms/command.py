@@ -11,11 +11,11 @@ from pathlib import Path
 
 from spatial_mllm_ros.answering.setup import load_checkpoint
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.report.results import write_json, write_text
 from spatial_mllm_ros.scoring.rooms.baselines import VIEW_NAMES, ModelArm, all_views
 from spatial_mllm_ros.scoring.rooms.results import RoomsReport
 from spatial_mllm_ros.scoring.rooms.room_set import RoomSet, RoomSetConfig
 from spatial_mllm_ros.scoring.rooms.run import ArmInfo, RoomsRun, answer_rooms
+from spatial_mllm_ros.storage import write_json, write_text
 
 _OWN_VIEWS = ("no-spatial", "blind", "other-room")
 _CAMERA_PX = 480, 640  # height, width of the camera that the default size is made for

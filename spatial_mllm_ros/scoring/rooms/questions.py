@@ -12,8 +12,7 @@ from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.rooms.writers import RecordingConfig, write_room
-from spatial_mllm_ros.scene_questions.balance import AnswerBalancer, balance_table
-from spatial_mllm_ros.scene_questions.builder import candidate_questions
+from spatial_mllm_ros.scene_questions.balance import balance_table, balanced_questions
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.scoring.rooms.language_baselines import blind_scores
@@ -27,16 +26,6 @@ def room_annotations(split: str, first: int, count: int, config: ClipConfig) -> 
     for start in range(0, count, _BATCH):
         seeds = [split_seed(split, number) for number in numbers[start : start + _BATCH]]
         yield from (clip.annotation for clip in make_clips(seeds, config))
-
-
-def balanced_questions(scenes: Iterable[SceneAnnotation], *, per_type: int, seed: int = 0) -> list[SceneQuestion]:
-    """At most ``per_type`` questions of each type per scene, answers balanced over all scenes."""
-    balancer = AnswerBalancer(seed=seed)
-    return [
-        question
-        for scene in scenes
-        for question in balancer.choose(candidate_questions(scene, seed=seed, vocabulary=LABELS), per_type=per_type)
-    ]
 
 
 def write_questions(path: Path, questions: Iterable[SceneQuestion]) -> int:
@@ -65,7 +54,9 @@ def run_questions(out: Path, split: str, first: int, count: int, per_type: int, 
     """The command `spatial_mllm rooms questions`; prints how answers are balanced and what blind guessing scores."""
     if count < 1 or per_type < 1:
         raise ConfigurationError(f"--worlds is {count} and --per-type {per_type}; both must be at least 1.")
-    questions = balanced_questions(room_annotations(split, first, count, ClipConfig(frames=frames)), per_type=per_type)
+    questions = balanced_questions(
+        room_annotations(split, first, count, ClipConfig(frames=frames)), per_type=per_type, vocabulary=LABELS
+    )
     written = write_questions(out, questions)
     _say(f"{written} questions about {count} worlds: {out}\n")
     for kind, bins in balance_table(questions).items():
@@ -84,7 +75,7 @@ def run_questions(out: Path, split: str, first: int, count: int, per_type: int, 
 
 def run_page(out: Path, split: str, first: int, count: int) -> int:
     """The command `spatial_mllm rooms page`; returns its exit code."""
-    from spatial_mllm_ros.scoring.rooms.page import write_rooms_page
+    from spatial_mllm_ros.rooms.page import write_rooms_page
 
     write_rooms_page(out, [split_seed(split, number) for number in range(first, first + count)])
     _say(str(out))

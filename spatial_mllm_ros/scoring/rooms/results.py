@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.benchmarks.rows import machine
 from spatial_mllm_ros.errors import SourceError
-from spatial_mllm_ros.report.results import versions
+from spatial_mllm_ros.report.provenance import machine, versions
 from spatial_mllm_ros.scene_questions.balance import balance_table
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType
 from spatial_mllm_ros.scoring.rooms.run import ArmInfo, RoomsRun

@@ -17,8 +17,7 @@ from spatial_mllm_ros.rooms.renderer.sensor import CAMERAS
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.rooms.world.world import SPLITS, split_seed
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.greedy import dense_ids, lazy_greedy
-from spatial_mllm_ros.scene.offline.selection import fill_up
+from spatial_mllm_ros.scene.greedy import dense_ids, fill_up, lazy_greedy
 from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.voxels import coarsen
 from spatial_mllm_ros.scene_questions.balance import AnswerBalancer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
-from spatial_mllm_ros.report.results import versions, write_json
+from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.report.thumbnails import strip_jpeg
 from spatial_mllm_ros.scoring.benchmark_page import STRIPS_FOLDER, strip_key, write_benchmark_page
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion
@@ -26,6 +26,7 @@ from spatial_mllm_ros.scoring.runner.sharding import Shard
 from spatial_mllm_ros.scoring.score_table import ScoreTable, score_answers, scored_question
 from spatial_mllm_ros.scoring.scorers.base import Scorer
 from spatial_mllm_ros.scoring.scorers.catalogue import scorer_named, scorers_of
+from spatial_mllm_ros.storage import write_json
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm

@@ -6,10 +6,10 @@ import pytest
 from spatial_mllm_ros.benchmarks.rooms import rooms_rows
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.rooms.clips import ClipConfig
+from spatial_mllm_ros.rooms.page import write_rooms_page
 from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.scoring.rooms.language_baselines import blind_scores, class_guesser, constant_guesser, score
-from spatial_mllm_ros.scoring.rooms.page import write_rooms_page
 
 
 def number(truth, scene=0, kind=QuestionType.DISTANCE, label="chair"):

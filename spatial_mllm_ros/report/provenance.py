@@ -1,4 +1,4 @@
-"""How results are written: whole or not at all, with what made them."""
+"""What made a result: versions, machine, and hashes of what went in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,35 +14,6 @@ from typing import Any
 from spatial_mllm_ros.models.checkpoints.identity import weights_sha256
 
 _PACKAGES = ("spatial-mllm-ros", "numpy", "torch", "transformers", "onnxruntime", "opencv-python-headless", "ros-rclpy")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes ``content`` sorted and indented; a reader never sees half of it, and an old file stays on failure.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
-        ValueError: a number is NaN or infinite, which JSON does not have.
-    """
-    write_text(path, json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` as UTF-8, whole or not at all.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def path_sha256(path: Path) -> str:
@@ -70,3 +40,19 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+def machine() -> dict[str, Any]:
+    """What ran the measurement, without anything that names the machine."""
+    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "architecture": platform.machine(), "gpu": _gpu_name()}
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _gpu_name() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

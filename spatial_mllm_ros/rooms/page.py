@@ -15,11 +15,12 @@ import numpy as np
 from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig, make_clips
 from spatial_mllm_ros.rooms.renderer.sensor import REALISTIC
+from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.rooms.world.walk import make_walk
+from spatial_mllm_ros.scene_questions.balance import balanced_questions
 from spatial_mllm_ros.scene_questions.evidence import Evidence, Limits
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
-from spatial_mllm_ros.scoring.rooms.questions import balanced_questions
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d2733;--paper:#fbfaf7;--soft:#e9e6df;--accent:#0b6e6e}
@@ -48,7 +49,7 @@ def write_rooms_page(path: Path, seeds: Sequence[int], *, per_type: int = 1, con
         SourceError: the file cannot be written.
     """
     clips = [make_clips([seed], config)[0] for seed in seeds]
-    questions = balanced_questions([clip.annotation for clip in clips], per_type=per_type)
+    questions = balanced_questions([clip.annotation for clip in clips], per_type=per_type, vocabulary=LABELS)
     body = "".join(_room(clip, [q for q in questions if q.scene == clip.annotation.name]) for clip in clips)
     page = (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
