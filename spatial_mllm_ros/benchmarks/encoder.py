@@ -30,6 +30,7 @@ from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.poses import cameras_from_vggt_pose_encoding
 from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.small.random_checkpoint import random_vggt
+from spatial_mllm_ros.models.small.sizes import FULL, MID, TINY_VGGT
 from spatial_mllm_ros.models.vggt import VGGT, VggtConfig, VggtOutput, VggtPrediction
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.world.world import split_seed
@@ -66,19 +67,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(
-        VggtConfig(
-            image_size_px=70,
-            embed_dim=64,
-            dino_depth=2,
-            dino_heads=2,
-            depth=4,
-            heads=2,
-            camera_trunk_depth=2,
-            camera_heads=2,
-            dpt_layers=(0, 1, 2, 3),
-            dpt_features=32,
-            dpt_channels=(32, 32, 64, 64),
-        ),
+        TINY_VGGT,
         width_px=224,
         height_px=168,
         frames=6,
@@ -87,18 +76,7 @@ SIZES = {
         selected=8,
     ),
     "mid": Size(
-        VggtConfig(
-            embed_dim=256,
-            dino_depth=6,
-            dino_heads=4,
-            depth=6,
-            heads=4,
-            camera_trunk_depth=2,
-            camera_heads=4,
-            dpt_layers=(1, 2, 4, 5),
-            dpt_features=64,
-            dpt_channels=(64, 128, 256, 256),
-        ),
+        MID.vggt,
         width_px=518,
         height_px=392,
         frames=4,
@@ -106,9 +84,7 @@ SIZES = {
         clip_frames=9,
         selected=3,
     ),
-    "full": Size(
-        VggtConfig.vggt_1b(), width_px=518, height_px=392, frames=2, calls=1, clip_frames=0, selected=0, exported=False
-    ),
+    "full": Size(FULL.vggt, width_px=518, height_px=392, frames=2, calls=1, clip_frames=0, selected=0, exported=False),
 }
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spatial_mllm_ros.models.small.architecture import TINY_ROOMS, architecture_config, new_model
+from spatial_mllm_ros.models.small.architecture import architecture_config, new_model
+from spatial_mllm_ros.models.small.sizes import TINY_ROOMS
 from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget, prepare_video
