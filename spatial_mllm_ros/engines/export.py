@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def _write_manifest(part: Path, stated: dict[str, str], rows: tuple[ParityRow, .
     content = {
         "metadata": dict(stated),
         "files": manifest_of(part, names),
-        "parity": [row.to_json() for row in rows],
+        "parity": [asdict(row) for row in rows],
     }
     (part / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,15 +36,11 @@ class ParityRow:
     max_error: float
     accepted: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """As an object of JSON."""
-        return asdict(self)
-
 
 def sample_images(profile: EngineProfile, frames: int, *, seed: int = 0) -> Tensor:
     """Images for a comparison, float32 [1, S, 3, H, W] in [0, 1]: smooth, with a little noise, every frame different.
 
-    White noise alone would look the same to the network everywhere.
+    Every part of white noise would look the same to the network.
     """
     generator = torch.Generator().manual_seed(seed + frames)
     coarse = torch.rand(frames, 3, 5, 7, generator=generator)
