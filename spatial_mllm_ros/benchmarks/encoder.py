@@ -9,13 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spatial_mllm_ros.benchmarks.process_memory import peak_bytes
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.engines.backend import EngineBackend, tensors_of
 from spatial_mllm_ros.engines.export import ExportOptions, export_profile
@@ -37,7 +37,6 @@ from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
-Row = dict[str, Any]
 #: Asked for in every call: what a compiler compiles for is then the same throughout, and the last layer costs nothing.
 _COMPARED = (VggtOutput.POSE, VggtOutput.DEPTH, VggtOutput.LAST_LAYER)
 _IDENTITY = ModelIdentity("benchmark", "0" * 64, "VGGT", "none", random_weights=True)
@@ -140,10 +139,10 @@ def measure(name: str, size: Size) -> list[Row]:
         for backend in backends:
             rows += _speed_rows(name, backend.name, seconds, size.frames, detail)
             memory = opened_bytes[backend.name] + call_bytes[backend.name]
-            rows.append(_row(f"encoder.{name}.{backend.name}.memory_mib", memory / 2**20, "MiB", "", _MEMORY))
+            rows.append(Row(f"encoder.{name}.{backend.name}.memory_mib", memory / 2**20, "MiB", "", _MEMORY))
         best = min((b.name for b in backends if b.name != "plain"), key=lambda other: np.median(seconds[other]))
         speedup = np.median(seconds["plain"]) / np.median(seconds[best])
-        rows.append(_row(f"encoder.{name}.best_over_plain", speedup, "", ">= 2", f"best: {best}; {detail}"))
+        rows.append(Row(f"encoder.{name}.best_over_plain", speedup, "", ">= 2", f"best: {best}; {detail}"))
         reference = backends[0]
         for backend in backends[1:]:
             rows += _parity_rows(name, backend, reference, images, size)
@@ -169,7 +168,7 @@ def _open(vggt: VGGT, size: Size, exported: ExportedModel | None) -> tuple[list[
     backends.append(compiled)
     opened[compiled.name] = weights
     for provider in available_providers():
-        if exported is None or provider == "tensorrt":
+        if exported is None:
             continue
         try:
             backend, taken = peak_bytes(partial(OnnxRuntimeBackend, exported, provider=provider))
@@ -216,14 +215,14 @@ def _speed_rows(size: str, backend: str, seconds: dict[str, list[float]], frames
     own = np.array(seconds[backend])
     name = f"encoder.{size}.{backend}"
     rows = [
-        _row(f"{name}.frames_per_s", frames / float(np.median(own)), "frames/s", "", detail),
-        _row(f"{name}.call_p50_ms", 1e3 * float(np.percentile(own, 50)), "ms", "", detail),
-        _row(f"{name}.call_p99_ms", 1e3 * float(np.percentile(own, 99)), "ms", "", detail),
+        Row(f"{name}.frames_per_s", frames / float(np.median(own)), "frames/s", "", detail),
+        Row(f"{name}.call_p50_ms", 1e3 * float(np.percentile(own, 50)), "ms", "", detail),
+        Row(f"{name}.call_p99_ms", 1e3 * float(np.percentile(own, 99)), "ms", "", detail),
     ]
     if backend not in ("torch", "plain"):
         ratio = float(np.median(seconds["torch"]) / np.median(own))
         aim = "" if backend == "torch-bf16" else ">= 1"
-        rows.append(_row(f"{name}.over_eager", ratio, "", aim, f"median of eager torch over its own; {detail}"))
+        rows.append(Row(f"{name}.over_eager", ratio, "", aim, f"median of eager torch over its own; {detail}"))
     return rows
 
 
@@ -252,16 +251,16 @@ def _parity_rows(
     name = f"encoder.{size_name}.{backend.name}"
     against = "against eager torch in float32"
     rows = [
-        _row(f"{name}.feature_cosine", features.cosine, "", ">= 0.999", f"last aggregator layer, {against}"),
-        _row(f"{name}.depth_error", 100 * float(depth.mean()), "%", "<= 1", f"mean relative, {against}"),
-        _row(f"{name}.position_error", 100 * moved / spread, "%", "<= 1", f"largest, of the mean distance, {against}"),
-        _row(f"{name}.rotation_error", turned_deg, "deg", "", f"largest, {against}"),
+        Row(f"{name}.feature_cosine", features.cosine, "", ">= 0.999", f"last aggregator layer, {against}"),
+        Row(f"{name}.depth_error", 100 * float(depth.mean()), "%", "<= 1", f"mean relative, {against}"),
+        Row(f"{name}.position_error", 100 * moved / spread, "%", "<= 1", f"largest, of the mean distance, {against}"),
+        Row(f"{name}.rotation_error", turned_deg, "deg", "", f"largest, {against}"),
     ]
     if size.clip_frames and backend.name != "torch-compiled":  # other numbers of frames would be compiled anew
         ours, theirs = _selected(backend, size), _selected(reference, size)
         same = 100 * len(ours & theirs) / len(theirs)
         detail = f"{size.selected} of {size.clip_frames} frames of a generated room, {against}"
-        rows.append(_row(f"{name}.same_frames_selected", same, "%", ">= 95", detail))
+        rows.append(Row(f"{name}.same_frames_selected", same, "%", ">= 95", detail))
     return rows
 
 
@@ -298,7 +297,3 @@ def _images(frames: Sequence[Frame], size: Size) -> Tensor:
     rows = torch.stack([torch.from_numpy(np.array(frame.rgb)).permute(2, 0, 1).float() / 255 for frame in frames])
     shape = (size.height_px, size.width_px)
     return torch.nn.functional.interpolate(rows, size=shape, mode="bilinear", antialias=True)[None]
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}

@@ -7,10 +7,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.sources import open_source
@@ -26,7 +26,6 @@ from spatial_mllm_ros.scoring.scorers.vsi_bench import CHOICE_TYPES, NUMERIC_TYP
 
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 VSI_BENCH_QUESTIONS, VSI_BENCH_VIDEOS = 5130, 288
 
 
@@ -85,10 +84,10 @@ def _replay_rows(name: str, bag: Path, out_dir: Path) -> list[Row]:
     placed = report.coverage.candidates if report.coverage else 0
     how = f"{frames} frames 640x480 with depth and poses from an MCAP bag, {placed} of them placed, no questions"
     return [
-        _row(f"evaluation.{name}.read_frames_per_s", frames / reading_s, "frames/s", "", "reading and decoding alone"),
-        _row(f"evaluation.{name}.replay_frames_per_s", frames / pass_s, "frames/s", "", how),
-        _row(f"evaluation.{name}.replay_over_read", pass_s / reading_s, "", "", "time of the replay over reading"),
-        _row(f"evaluation.{name}.report_s", replay_s - pass_s, "s", "", "once per recording: report.json and picture"),
+        Row(f"evaluation.{name}.read_frames_per_s", frames / reading_s, "frames/s", "", "reading and decoding alone"),
+        Row(f"evaluation.{name}.replay_frames_per_s", frames / pass_s, "frames/s", "", how),
+        Row(f"evaluation.{name}.replay_over_read", pass_s / reading_s, "", "", "time of the replay over reading"),
+        Row(f"evaluation.{name}.report_s", replay_s - pass_s, "s", "", "once per recording: report.json and picture"),
     ]
 
 
@@ -101,7 +100,7 @@ def _scoring_rows() -> list[Row]:
         score_answers(scorer, data.questions, predictions, split="full", model="none", frames="none")
         spent_s = time.perf_counter() - started
         how = f"{VSI_BENCH_QUESTIONS} made-up questions, with all intervals"
-        rows.append(_row(f"evaluation.score_s.{scorer.name}", spent_s, "s", "seconds", how))
+        rows.append(Row(f"evaluation.score_s.{scorer.name}", spent_s, "s", "seconds", how))
     return rows
 
 
@@ -126,8 +125,8 @@ def _page_rows(folder: Path, questions: int = 1000, videos: int = 56) -> list[Ro
     spent_s = time.perf_counter() - started
     how = f"{questions} questions about {videos} videos with a strip of 16 frames each"
     return [
-        _row("evaluation.page_s", spent_s, "s", "", how),
-        _row("evaluation.page_mib", path.stat().st_size / 2**20, "MiB", "", how),
+        Row("evaluation.page_s", spent_s, "s", "", how),
+        Row("evaluation.page_mib", path.stat().st_size / 2**20, "MiB", "", how),
         *_load_rows(path, how),
     ]
 
@@ -137,7 +136,7 @@ def _load_rows(path: Path, how: str) -> list[Row]:
     try:
         with open_browser() as browser:
             return [
-                _row(
+                Row(
                     f"evaluation.page_load_s.{name}",
                     float(np.median([browser.visit(path, screen).load_s for _ in range(5)])),
                     "s",
@@ -149,7 +148,3 @@ def _load_rows(path: Path, how: str) -> list[Row]:
     except ConfigurationError as error:
         _log.warning("The load time of the page is not measured: %s", error)
         return []
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}
