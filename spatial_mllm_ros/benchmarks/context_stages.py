@@ -24,8 +24,8 @@ class StageCost:
     Attributes:
         name: ``frames`` (preparation, DINOv2 per frame, Qwen's encoder per pair), ``trunk`` (the aggregator's layers
             over all frames), ``connector``, ``prefill``, ``question`` (prefill of the question and the whole answer).
-        peak_bytes: how much memory grew at its highest, weights and earlier stages not counted.
-        took_ns: duration, the GPU waited for.
+        peak_bytes: the largest growth of memory, weights and earlier stages not counted.
+        took_ns: duration, until the GPU had finished.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Figures of the spatial encoder: every backend of this machine on the same weights and frames, against torch."""
+"""Figures of the spatial encoder: compares every backend of this machine with torch, on the same weights and frames."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
-#: Asked for in every call: what a compiler compiles for is then the same throughout, and the last layer costs nothing.
+#: Outputs of every call, so that a compiler compiles once; the last layer costs nothing more.
 _COMPARED = (VggtOutput.POSE, VggtOutput.DEPTH, VggtOutput.LAST_LAYER)
 _IDENTITY = ModelIdentity("benchmark", "0" * 64, "VGGT", "none", random_weights=True)
 
@@ -149,7 +149,7 @@ def measure(name: str, size: Size) -> list[Row]:
         return rows
 
 
-_MEMORY = "what opening took and stays, and the peak of one call above that"
+_MEMORY = "what opening took and kept, and the peak of one call above that"
 
 
 def _open(vggt: VGGT, size: Size, exported: ExportedModel | None) -> tuple[list[EngineBackend], dict[str, float]]:

@@ -30,7 +30,7 @@ VSI_BENCH_QUESTIONS, VSI_BENCH_VIDEOS = 5130, 288
 
 
 def evaluation_rows(recording: Path | None = None) -> list[Row]:
-    """All figures; ``recording`` is replayed beside a generated room, both as MCAP bags."""
+    """Rows of all figures. A generated room is replayed as an MCAP bag, and ``recording`` where there is one."""
     with tempfile.TemporaryDirectory(prefix="spatial_mllm_benchmark_") as folder:
         bags = {"room": Path(folder) / "room"}
         write_bag(bags["room"], make_clips([7], ClipConfig(150, 640, 480, rate_hz=15.0))[0].frames())
@@ -43,7 +43,7 @@ def evaluation_rows(recording: Path | None = None) -> list[Row]:
 
 
 def made_up_run(questions: int, *, videos: int, seed: int = 0) -> tuple[BenchmarkData, dict[str, StoredAnswer]]:
-    """VSI-Bench questions with answers that are right, wrong and unreadable in turns; nothing behind them."""
+    """Made-up VSI-Bench questions with random answers; no model is run."""
     rng = np.random.default_rng(seed)
     made, answers = [], {}
     for number in range(questions):
@@ -132,7 +132,7 @@ def _page_rows(folder: Path, questions: int = 1000, videos: int = 56) -> list[Ro
 
 
 def _load_rows(path: Path, how: str) -> list[Row]:
-    """Median of five loads on each screen; nothing where there is no browser."""
+    """The median of five loads on each screen; no rows where there is no browser."""
     try:
         with open_browser() as browser:
             return [

@@ -1,8 +1,8 @@
-"""Figures of a long memory: what ring and keyframes keep of walks that are many times longer than the ring.
+"""Figures of long walks: how much ring and keyframes keep of walks that are many times longer than the ring.
 
 Two walks, each seen once from its start to its end: ten generated rooms, for 100 times as many frames as the ring
 holds, none of them entered again; and a recording played forth and back with generated rooms in between, so that it is
-left and found again. Both are compared with a memory that forgets nothing; see ``benchmark_stream`` for the figures.
+left and found again. Both are compared with a memory that forgets nothing; see ``benchmarks.stream`` for the figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Frames through the running node, measured between real processes: a camera, the node, and somebody who asks."""
+"""Measures the image callback of the running node, with processes for the camera, the node and the client."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _QUESTION = "How many chairs are in this room?"
 
 
 class _TimedNode(SpatialNode):
-    """The node, with the duration of each image callback and the age of each image at its end written down."""
+    """The node, which also records the duration of each image callback and the age of each image at its end."""
 
     def __init__(self, flowing: Any) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ def draw_stream(rows: Sequence[Row], path: Path) -> None:
     """Coverage, latency by stage and bytes over the frames seen; a column per stream.
 
     Args:
-        rows: of ``benchmark_stream.stream_rows``; others are not looked at.
+        rows: of ``benchmarks.stream.stream_rows``; others are ignored.
 
     Raises:
         ConfigurationError: there is no such row.
@@ -85,7 +85,7 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
     """Time to the first token and to the whole answer per way, p50 with p95, on a logarithmic scale; a panel per model.
 
     Args:
-        rows: of ``benchmark_query.query_rows``; others are not looked at.
+        rows: of ``benchmarks.query.query_rows``; others are ignored.
 
     Raises:
         ConfigurationError: there is no such row.
@@ -165,7 +165,7 @@ def _draw_latency(axes: Axes, rows: Mapping[str, Row]) -> None:
     axes.stackplot(at, parts, labels=labels, colors=list(_STAGE_COLORS.values()), lw=0)
     worst = np.array(rows["frame_p99_ms"].series)[:, 1]
     axes.plot(at, worst, color=PATH, lw=0.9, label="whole frame (p99)")
-    # one stall of the machine must not flatten the rest
+    # one stall of the machine must not make the rest too small to see
     axes.set_ylim(0, 1.25 * float(np.percentile(worst, 95)))
 
 

@@ -1,4 +1,4 @@
-"""Figures of a question: time to its first token and to its answer, the published way, cold, and on a warm context."""
+"""Figures of a question: time to the first token and to the answer, the published way, cold, and on a warm context."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from spatial_mllm_ros.recordings.recording import FIRST_STAMP_NS
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
-#: The ways to an answer, slowest first, and what they are called in words.
+#: The ways to an answer, slowest first, with a description.
 WAYS = {
     "published": "published-style: 128 candidates jointly, 16 chosen, encoded, prefilled",
     "chosen": "cold, the 16 frames already chosen: encoded, prefilled",
@@ -52,7 +52,7 @@ _SCENE = SceneConfig(ring_frames=32, keyframes=32, rate_hz=0.0)
 _FRAMES_PER_STEP = 4  # seen at a time until the evidence set has changed
 _MOST_ATTEMPTS = 4  # per question that is to arrive during a refresh
 _GOLDEN = 0.618  # its multiples modulo 1 are spread evenly
-# A context of any age may answer: the question is what it costs, not whether it is fresh.
+# A context of any age may answer: only the time is measured.
 _CONTEXT = ContextConfig(refresh_share=0.0, refresh_interval_s=0.0, usable_share=1.0)
 
 
@@ -148,8 +148,14 @@ def measure(name: str, loaded: LoadedSpatialMllm, size: QuerySize, walk: Walk | 
         Row(f"query.{name}.sampling_s", _median([a.sampling_ns for a in published]) / 1e9, "s", "", "published-style"),
         Row(f"query.{name}.vision_s", _median([a.vision_ns for a in chosen]) / 1e9, "s", "", "of the frames chosen"),
         Row(f"query.{name}.refresh_s", refresh_s, "s", "", "a whole context made in the background"),
-        Row(f"query.{name}.longest_piece_ms", longest_ms, "ms", "", "of a refresh, between two looks for a question"),
-        Row(f"query.{name}.leave_p95_ms", _percentile(waits_ms, 95), "ms", "<= 50 or one layer", "a refresh left"),
+        Row(f"query.{name}.longest_piece_ms", longest_ms, "ms", "", "of a refresh, between two checks for a question"),
+        Row(
+            f"query.{name}.leave_p95_ms",
+            _percentile(waits_ms, 95),
+            "ms",
+            "<= 50 or one layer",
+            "until a refresh is interrupted",
+        ),
         Row(f"query.{name}.question_tokens", float(np.mean(tokens)), "tokens", "", "mean"),
         *_stage_rows(f"query.{name}", loaded, robot),
         Row(f"query.{name}.context_mib", (context.nbytes if context else 0) / 2**20, "MiB", "", "keys and values"),
@@ -158,7 +164,7 @@ def measure(name: str, loaded: LoadedSpatialMllm, size: QuerySize, walk: Walk | 
 
 
 class _Robot:
-    """A scene that a walk is fed to, and a session that is asked about it."""
+    """A scene that receives a walk, and a session that answers questions about it."""
 
     def __init__(self, loaded: LoadedSpatialMllm, frames: Sequence[SentFrame], config: SceneConfig) -> None:
         self._stream = enumerate(cycle(frames), start=1)

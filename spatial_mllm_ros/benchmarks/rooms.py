@@ -1,7 +1,7 @@
 """How fast rooms are rendered: frames per second on this machine's CPU, and on its GPU where there is one.
 
-On a machine that does other work at the same time, frames per CPU second say more than frames per second: they count
-only the time in which this process had a core.
+On a machine that does other work at the same time, use frames per CPU second: they count only the time in which this
+process had a core.
 """
 
 from __future__ import annotations

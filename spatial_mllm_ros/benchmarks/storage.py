@@ -1,4 +1,4 @@
-"""What it costs to keep a scene across restarts, and what is lost on the way."""
+"""Measures what it costs to save and load a scene, and what is lost by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a long run: the cost of a frame by stage, the bytes held, and how much of all that was seen is known."""
+"""Figures of a long run: the time of a frame by stage, the bytes held, and the coverage of all that was seen."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STAGE_OF = dict(zip((Stage.ENCODE, Stage.VOXELISE, Stage.COVERAGE, Stage.SELECT
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What was selected and what was held when so many frames had been seen; stamps in ns."""
+    """The frames selected and the frames held after a number of frames; stamps in ns."""
 
     frames: int
     selected: tuple[int, ...]

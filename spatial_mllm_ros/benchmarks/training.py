@@ -1,6 +1,6 @@
 """How fast the small model trains on one CPU core: one whole optimiser step of each stage, at a few sizes.
 
-Time is the processor's, not the clock's: what else the machine is doing hardly counts.
+Processor time is measured and not wall time, because other work on the machine hardly changes it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REPEATS = 3
 
 
 def training_rows() -> list[Row]:
-    """Steps of both stages with one thread, as rows of name, value, unit, aim (none), detail."""
+    """Steps of both stages with one thread, without aims."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

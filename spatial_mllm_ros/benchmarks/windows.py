@@ -97,8 +97,8 @@ def window_rows(
                 runs = [drift(views, window, anchor, noise, seed=seed) for seed in range(seeds)]
                 found = Drift(*np.mean([astuple(run) for run in runs], axis=0).tolist())
                 ways = (
-                    f"simulated VGGT, {noise}, {len(views)} frames, window {window}, anchors {anchor}, K {_SELECTED}, mean of "
-                    f"{seeds} draws of the noise"
+                    f"simulated VGGT, {noise}, {len(views)} frames, window {window}, anchors {anchor}, "
+                    f"K {_SELECTED}, mean of {seeds} draws of the noise"
                 )
                 start = f"windows.{name}.w{window}.a{anchor}"
                 apart = min(_APART, len(views) - 1)
@@ -193,7 +193,7 @@ def draw_windows(rows: Sequence[Row], path: Path) -> None:
     """Drift, coverage and CPU time over the window's size, a line per number of anchors, as SVG.
 
     Args:
-        rows: of ``window_rows``; others are not looked at.
+        rows: of ``window_rows``; others are ignored.
 
     Raises:
         ConfigurationError: there is no such row.

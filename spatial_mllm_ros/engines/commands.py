@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What a file in ``engines/`` asks for: operators, and profiles."""
+    """An export plan, as the files in ``engines/`` hold it: version of the operators, and profiles."""
 
     opset: int
     profiles: tuple[EngineProfile, ...]
@@ -52,7 +52,7 @@ def export(checkpoint: str, plan: ExportPlan, out: Path | None) -> int:
 
     parent = out or exports_home()
     for profile in plan.profiles:
-        # Loaded anew for each: an export converts the model to its precision.
+        # Loaded again for each, because an export converts the model to its precision.
         vggt, identity = _load(checkpoint)
         folder = parent / f"{identity.sha256[:12]}-{profile.name}-opset{plan.opset}"
         exported = export_profile(vggt, identity, profile, folder, ExportOptions(opset=plan.opset))
@@ -76,7 +76,7 @@ def build(exports: Sequence[Path], cache_folder: Path | None) -> int:
         backend.close()
     for exported in found:
         if exported not in usable:
-            _say(f"{exported.folder.name}: not built; another export of this profile serves, or opset 20 is needed.")
+            _say(f"{exported.folder.name}: not built; another export of this profile is used, or opset 20 is needed.")
     return 0 if usable else 1
 
 
@@ -106,7 +106,7 @@ def prune(cache_folder: Path | None, *, everything: bool, dry_run: bool) -> int:
     cache = EngineCache(cache_folder)
     usable: set[str] = set()
     if not everything:
-        here = TensorRtHere.find()  # without it one cannot say which engines are of use
+        here = TensorRtHere.find()  # it tells which engines can be used here
         usable = {here.key(exported).folder_name for exported in _all_exports(missing_is_an_error=False)}
 
     def keep(engine: CachedEngine) -> bool:

@@ -1,4 +1,4 @@
-"""Published weights by name: licence first, then room on the disk, then the files, each checked by its hash."""
+"""Downloads published weights by name: the licence is accepted first, and every file is checked by its hash."""
 
 from __future__ import annotations
 

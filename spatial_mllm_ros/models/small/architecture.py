@@ -1,6 +1,6 @@
 """Spatial-MLLM v1.1 of any size: config.json, the text files beside it, and a model with fresh weights to be trained.
 
-The folder of such a model has the layout of the published ones, so nothing that loads it knows that it is small.
+The folder of such a model has the layout of the published ones and is loaded in the same way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A small checkpoint with fixed random weights: every part of Spatial-MLLM v1.1, a few megabytes, no training.
 
-It stands in where no trained weights are at hand, so that installation, node and tests run the real path. Its folder is
-like any other; only ``random_weights`` in its config.json says what it is. Its text means nothing.
+Tests and measurements run the real code with it. Its folder is like any other, with ``random_weights`` in config.json.
+The text that it generates means nothing.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> None:
     """Writes the checkpoint; the same seed gives the same bytes.
 
     Args:
-        folder: must not exist yet; it appears whole or not at all. When another process writes the same folder
-            meanwhile, either's is kept.
+        folder: must not exist yet; it appears whole or not at all. Where another process writes the same folder at
+            the same time, one of the two is kept.
 
     Raises:
         CheckpointError: the folder exists or cannot be written.
@@ -65,7 +65,7 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> None:
 
 
 def random_vggt(config: VggtConfig, *, seed: int = 0) -> VGGT:
-    """A VGGT of any size with fixed random weights of which every part has its say; cameras are usable.
+    """A VGGT of any size with fixed random weights; every part changes the result, and cameras are usable.
 
     Returns:
         float32, on the CPU, in evaluation mode, without gradients.
@@ -82,7 +82,7 @@ def random_vggt(config: VggtConfig, *, seed: int = 0) -> VGGT:
 
 
 def _weight(key: str, shape: tuple[int, ...], seed: int, tokenizer: ChatTokenizer) -> np.ndarray:
-    """One tensor, float32, from a generator of its own, so that it depends on its name and the seed alone."""
+    """One tensor, float32, from its own generator, so that it depends on its name and the seed alone."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     noise = np.random.default_rng(int.from_bytes(digest[:8], "little")).standard_normal(shape)
     if key == "model.embed_tokens.weight":
