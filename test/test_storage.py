@@ -1,12 +1,15 @@
 import hashlib
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import spatial_mllm_ros
 from spatial_mllm_ros.storage import (
     PRIVATE,
     bytes_sha256,
@@ -359,3 +362,17 @@ def test_the_folders_of_a_user_follow_the_xdg_base_directory_specification(tmp_p
     monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
     assert user_cache() == tmp_path / "cache" / "spatial_mllm_ros"
     assert user_state() == tmp_path / ".local" / "state" / "spatial_mllm_ros"
+
+
+# The rest of the package
+
+
+def test_no_other_module_renames_or_locks_and_only_the_answers_of_a_run_are_flushed_line_by_line():
+    package = Path(spatial_mllm_ros.__file__).parent
+    by_hand = re.compile(r"\.rename\(|os\.replace|mkstemp|\bfcntl\b|os\.fsync")
+    found = {
+        str(path.relative_to(package)): by_hand.findall(path.read_text(encoding="utf-8"))
+        for path in package.rglob("*.py")
+        if path.name != "storage.py" or path.parent != package
+    }
+    assert {name: calls for name, calls in found.items() if calls} == {"scoring/runner/results_file.py": ["os.fsync"]}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from spatial_mllm_ros.engines import export as exporter
 from spatial_mllm_ros.engines.backend import tensors_of
 from spatial_mllm_ros.engines.export import ExportOptions, export_profile
-from spatial_mllm_ros.engines.exported import DATA_NAME, find_exported, read_exported
+from spatial_mllm_ros.engines.exported import DATA_NAME, MANIFEST_NAME, export_folders, find_exported, read_exported
 from spatial_mllm_ros.engines.mixed_precision import to_precision
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
@@ -177,3 +177,11 @@ def test_a_damaged_manifest_is_named(tmp_path):
 def test_an_unknown_opset_is_refused():
     with pytest.raises(ConfigurationError, match="opset is 17"):
         ExportOptions(opset=17)
+
+
+def test_an_unfinished_export_is_no_export_and_one_that_was_being_replaced_is(tmp_path):
+    for name in ("a", "b.previous", "a.previous", "a.part-0123abcd", "c"):
+        (tmp_path / name).mkdir()
+        if name != "c":
+            (tmp_path / name / MANIFEST_NAME).write_text("{}")
+    assert [folder.name for folder in export_folders(tmp_path)] == ["a", "b.previous"]
