@@ -156,7 +156,7 @@ def _ask(seconds: float) -> int:
     """Asks one question after the other until ``seconds`` are over; returns how many were worked on."""
     rclpy.init()
     node = rclpy.create_node("benchmark_asker")
-    client = node.create_client(SpatialQuery, "spatial_query")
+    client: Any = node.create_client(SpatialQuery, "spatial_query")
     answered = 0
     try:
         if not client.wait_for_service(15):
