@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spatial_mllm_ros.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from spatial_mllm_ros.benchmarks.rows import Row
 
 
 def add_commands(commands: Any) -> None:
@@ -53,7 +56,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     drawn = [part for part in parts if part in _PLOTS]
     if arguments.plot is not None and len(drawn) != 1:
         raise ConfigurationError(f"--plot draws one part; name one of {', '.join(_PLOTS)} with it.")
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for part in parts:
         rows += _PARTS[part](arguments)
     report(rows, arguments.json)
@@ -62,87 +65,86 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _selection(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from spatial_mllm_ros.benchmarks.rows import selection_rows
+def _selection(arguments: argparse.Namespace) -> list[Row]:
+    from spatial_mllm_ros.benchmarks.selection import selection_rows
 
     return selection_rows(arguments.recording)
 
 
-def _node(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _node(_arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.node import measure_image_callback
 
     return measure_image_callback()
 
 
-def _rooms(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _rooms(_arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.rooms import rooms_rows
 
     return rooms_rows()
 
 
-def _training(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _training(_arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.training import training_rows
 
     return training_rows()
 
 
-def _encoder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _encoder(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.encoder import encoder_rows
 
     return encoder_rows(arguments.encoder_sizes.split(","))
 
 
-def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _evaluation(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.evaluation import evaluation_rows
 
     return evaluation_rows(arguments.recording)
 
 
-def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _stream(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.stream import stream_rows
 
     return stream_rows(arguments.recording, frames=arguments.frames)
 
 
-def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _memory(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.memory import memory_rows
 
     return memory_rows(arguments.recording)
 
 
-def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _query(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.query import query_rows
 
     return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
 
 
-def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw_query(rows: list[Row], path: Path) -> None:
     from spatial_mllm_ros.benchmarks.plots import draw_query
 
     draw_query(rows, path)
 
 
-def _windows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _windows(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.windows import window_rows
 
     return window_rows(arguments.recording)
 
 
-def _draw_windows(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw_windows(rows: list[Row], path: Path) -> None:
     from spatial_mllm_ros.benchmarks.windows import draw_windows
 
     draw_windows(rows, path)
 
 
-def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw_stream(rows: list[Row], path: Path) -> None:
     from spatial_mllm_ros.benchmarks.plots import draw_stream
 
     draw_stream(rows, path)
 
 
-def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _storage(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.storage import storage_rows
-    from spatial_mllm_ros.errors import ConfigurationError
     from spatial_mllm_ros.recordings.sources import open_source
 
     if arguments.recording is None:

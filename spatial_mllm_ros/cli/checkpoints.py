@@ -53,13 +53,13 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    import json
     from dataclasses import asdict
 
     from spatial_mllm_ros.models.checkpoints.inspection import inspect_checkpoint
+    from spatial_mllm_ros.storage import write_json
 
     found = inspect_checkpoint(arguments.dir)
     print(found.in_words())
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
+        write_json(arguments.json, asdict(found))
     return 0 if found.loads else 1

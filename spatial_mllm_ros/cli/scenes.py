@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spatial_mllm_ros.scene.saved.storage import SavedScene
+    from spatial_mllm_ros.scene.saved.save_load import SavedScene
 
 
 def add_commands(commands: Any) -> None:
@@ -23,7 +23,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.scene.saved.storage import read_scene
+    from spatial_mllm_ros.scene.saved.save_load import read_scene
 
     saved, _ = read_scene(arguments.folder.absolute())
     if arguments.json:

@@ -1,4 +1,4 @@
-"""VGGT to ONNX: fixed image size, any number of frames, types in the graph, checked before it appears."""
+"""Exports VGGT to ONNX: fixed image size, any number of frames, types in the graph; checked before it is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,15 @@ from spatial_mllm_ros.engines.exported import (
     ExportedModel,
     read_exported,
 )
-from spatial_mllm_ros.engines.files import appearing_folder, manifest_of
+from spatial_mllm_ros.engines.files import replaced_folder
 from spatial_mllm_ros.engines.mixed_precision import to_precision
 from spatial_mllm_ros.engines.parity import ParityRow, compare, parity_table, sample_images
 from spatial_mllm_ros.engines.profile import INPUT_NAME, EngineProfile, Precision
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
 from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.vggt import VGGT
-from spatial_mllm_ros.storage import write_synced
+from spatial_mllm_ros.provenance import code_version
+from spatial_mllm_ros.storage import manifest_of
 
 #: 20: plain operators, for TensorRT 10.3 to 10.13 (JetPack). 23: with the Attention operator, for TensorRT from 10.14
 #: and for ONNX Runtime.
@@ -109,8 +110,8 @@ def export_profile(
         program.model.graph.name = profile.name
         program.model.metadata_props.update(_metadata(identity, profile, options.opset))
         for node in program.model.graph.all_nodes():
-            node.metadata_props.clear()  # stack traces: they name the folders of whoever exports
-        with appearing_folder(folder) as part:
+            node.metadata_props.clear()  # stack traces, with names of folders on this machine
+        with replaced_folder(folder) as part:
             external = options.external_data
             if external is None:
                 external = sum(weight.nbytes for weight in vggt.parameters()) > EXTERNAL_DATA_ABOVE_BYTES
@@ -129,9 +130,9 @@ def _write_manifest(part: Path, stated: dict[str, str], rows: tuple[ParityRow, .
     content = {
         "metadata": dict(stated),
         "files": manifest_of(part, names),
-        "parity": [row.to_json() for row in rows],
+        "parity": [asdict(row) for row in rows],
     }
-    write_synced(part / MANIFEST_NAME, (json.dumps(content, indent=2) + "\n").encode())
+    (part / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _run(vggt: VGGT, profile: EngineProfile, images: Tensor) -> dict[str, Tensor]:
@@ -142,7 +143,7 @@ def _run(vggt: VGGT, profile: EngineProfile, images: Tensor) -> dict[str, Tensor
 
 @contextlib.contextmanager
 def _made_exportable(vggt: VGGT, profile: EngineProfile) -> Iterator[None]:
-    """Bakes the resized position grid, which no ONNX operator gives exactly, and takes the chunk loops out."""
+    """Makes the resized position grid a constant, as no ONNX operator gives it exactly, and removes the chunk loops."""
     encoder = vggt.aggregator.patch_embed
     grid = (profile.height_px // encoder.patch_size_px, profile.width_px // encoder.patch_size_px)
     positions = encoder.patch_positions(grid).detach().clone().float()
@@ -160,7 +161,7 @@ def _made_exportable(vggt: VGGT, profile: EngineProfile) -> Iterator[None]:
 
 
 def _export(graph: ProfileGraph, profile: EngineProfile, opset: int) -> Any:
-    # An example with one frame would fix the number for good; its value is of no consequence otherwise.
+    # An example with one frame would fix the number of frames; any other number gives the same graph.
     frames = min(max(profile.min_frames, 3), profile.max_frames)
     dim = torch.export.Dim("frames", min=profile.min_frames, max=profile.max_frames) if profile.is_dynamic else None
     try:
@@ -184,7 +185,7 @@ def _export(graph: ProfileGraph, profile: EngineProfile, opset: int) -> Any:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without a line per initializer, and per operator of packages that nothing here needs."""
+    """Hides one line of log per initializer, and per operator of packages that are not used here."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -197,10 +198,6 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _metadata(identity: ModelIdentity, profile: EngineProfile, opset: int) -> dict[str, str]:
-    try:
-        version = metadata.version("spatial-mllm-ros")
-    except metadata.PackageNotFoundError:
-        version = "source"
     return {
         "model_name": identity.name,
         "model_sha256": identity.sha256,
@@ -209,7 +206,7 @@ def _metadata(identity: ModelIdentity, profile: EngineProfile, opset: int) -> di
         "profile": json.dumps(profile.to_json(), sort_keys=True),
         "precision": profile.precision.value,
         "opset": str(opset),
-        "code_version": version,
+        "code_version": code_version(),
         "exporter": f"torch {torch.__version__}, onnxscript {metadata.version('onnxscript')}",
     }
 

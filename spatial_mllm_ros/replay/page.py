@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spatial_mllm_ros.answering.answer import Status
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.replay.charts import coverage_chart, map_chart
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
 from spatial_mllm_ros.replay.scores import replay_table
@@ -21,7 +22,6 @@ from spatial_mllm_ros.report.page import (
     verdict_of,
     write_page,
 )
-from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.report.thumbnails import data_uri
 from spatial_mllm_ros.scoring.benchmark_page import CHART_KEY, RANDOM_WEIGHTS
 from spatial_mllm_ros.scoring.score_table import ScoreTable

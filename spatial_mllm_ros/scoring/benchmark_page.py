@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.report.charts import latency_chart, score_chart
 from spatial_mllm_ros.report.page import (
     ChartBlock,
@@ -19,12 +19,12 @@ from spatial_mllm_ros.report.page import (
     verdict_of,
     write_page,
 )
-from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.report.thumbnails import data_uri
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion
 from spatial_mllm_ros.scoring.runner.results_file import StoredAnswer
 from spatial_mllm_ros.scoring.score_table import ScoreTable, scored_question
 from spatial_mllm_ros.scoring.scorers.base import Scorer
+from spatial_mllm_ros.storage import bytes_sha256, json_sha256
 
 CHART_KEY = "Lines: 95 % intervals. In brackets: questions."
 RANDOM_WEIGHTS = "This model has random weights: its text means nothing, and neither do its scores."
@@ -34,7 +34,7 @@ _PICTURE_BYTES = 8 << 20  # of JPEGs on one page; a page of 5,000 questions must
 
 def strip_key(clip: Path) -> str:
     """Name of the picture of a clip's frames; the same for the same path."""
-    return hashlib.sha256(str(clip).encode()).hexdigest()[:12]
+    return bytes_sha256(str(clip).encode())[:12]
 
 
 def write_benchmark_page(
@@ -113,7 +113,7 @@ def _facts(model: Mapping[str, Any], configuration: Mapping[str, Any]) -> tuple[
         ("model", f"{model['name']}, {model['architecture']}, licence of the weights: {model['licence']}"),
         ("model sha256", str(model["sha256"])),
         ("configuration", settings),
-        ("configuration sha256", hashlib.sha256(settings.encode()).hexdigest()),
+        ("configuration sha256", json_sha256(configuration)),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
     )
 

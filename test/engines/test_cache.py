@@ -12,7 +12,6 @@ import pytest
 
 from spatial_mllm_ros.engines import cache as cache_module
 from spatial_mllm_ros.engines.cache import ENGINE_NAME, MANIFEST_NAME, EngineCache, EngineKey
-from spatial_mllm_ros.engines.files import cache_home
 from spatial_mllm_ros.errors import EngineError
 
 KEY = EngineKey(
@@ -67,7 +66,7 @@ def test_the_cache_is_in_the_users_cache_folder_and_never_in_a_shared_one(tmp_pa
     assert EngineCache().folder == tmp_path / "xdg" / "spatial_mllm_ros" / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_home() == tmp_path / "home" / ".cache" / "spatial_mllm_ros"
+    assert EngineCache().folder == tmp_path / "home" / ".cache" / "spatial_mllm_ros" / "engines"
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o750, 0o701])
@@ -297,7 +296,6 @@ def test_a_builder_that_dies_does_not_block_the_next_one(tmp_path):
     assert process.exitcode == 9
     cache = EngineCache(tmp_path / "engines")
     assert cache.get_or_build(KEY, build, wait_s=0.0) == (CONTENT, True)
-    cache.prune(keep=lambda engine: True)
     assert not list(cache.folder.glob("*.part-*"))
 
 
@@ -326,7 +324,7 @@ def test_listing_names_what_is_wrong_and_hashes_only_when_asked_to(cache, built)
 
 def test_an_engine_under_the_name_of_another_is_noticed(cache, built):
     built.rename(built.with_name("geometry-518x392-f2-8-bf16-0123456789abcdef"))
-    assert "not the name that its manifest stands for" in cache.engines()[0].problem
+    assert "not the name of the engine in its manifest" in cache.engines()[0].problem
 
 
 def test_pruning_removes_what_is_not_wanted_and_nothing_else(cache, built):
