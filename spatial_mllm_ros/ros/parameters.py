@@ -131,7 +131,7 @@ SPECS = (
     ParameterSpec("context.refresh", _CONTEXT.refresh, "Read the evidence set in advance, while no question waits."),
     ParameterSpec(
         "context.refresh_share",
-        _CONTEXT.refresh_share,
+        _CONTEXT.refresh_changed_fraction,
         "Share of the evidence set that must have changed before it is read anew.",
         0,
         1,
@@ -144,7 +144,7 @@ SPECS = (
     ),
     ParameterSpec(
         "context.usable_share",
-        _CONTEXT.usable_share,
+        _CONTEXT.max_changed_fraction,
         "A question takes the context there is unless a larger share of the evidence set has changed.",
         0,
         1,
@@ -240,10 +240,10 @@ class NodeParameters:
             ),
             context=ContextConfig(
                 refresh=self["context.refresh"],
-                refresh_share=self["context.refresh_share"],
+                refresh_changed_fraction=self["context.refresh_share"],
                 refresh_interval_s=self["context.refresh_interval_s"],
                 max_age_s=self["context.max_age_s"],
-                usable_share=self["context.usable_share"],
+                max_changed_fraction=self["context.usable_share"],
                 cache_bytes=self["context.cache_bytes"],
             ),
         )

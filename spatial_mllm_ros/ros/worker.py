@@ -161,8 +161,8 @@ class SessionWorker:
 
         try:
             self._session.refresh(
-                should_yield=lambda: self._stopping or bool(self._questions),
-                may_pause=lambda: (
+                interrupt=lambda: self._stopping or bool(self._questions),
+                pause_requested=lambda: (
                     bool(self._errands) or (self._session.scene.pending > 0 and time.monotonic_ns() >= until_ns)
                 ),
             )
