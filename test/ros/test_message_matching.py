@@ -13,7 +13,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.ros.conversions import time_message
-from spatial_mllm_ros.ros.message_matching import FrameAssembler, TopicPoses
+from spatial_mllm_ros.ros.message_matching import FrameAssembler
+from spatial_mllm_ros.ros.poses import TopicPoses
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
