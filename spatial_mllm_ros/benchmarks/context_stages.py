@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from spatial_mllm_ros.answering.context import WarmContext
+from spatial_mllm_ros.answering.context import VisualContext
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.benchmarks.process_memory import peak_bytes
 from spatial_mllm_ros.frames.frame import Frame
 
@@ -34,7 +34,7 @@ class StageCost:
     took_ns: int
 
 
-def stage_costs(model: FusedAnswerModel, frames: Sequence[Frame], question: Question) -> list[StageCost]:
+def stage_costs(model: SpatialMllmAnswerModel, frames: Sequence[Frame], question: Question) -> list[StageCost]:
     """Runs every stage once, with nothing kept from earlier contexts.
 
     Raises:
@@ -47,8 +47,8 @@ def stage_costs(model: FusedAnswerModel, frames: Sequence[Frame], question: Ques
     with torch.inference_mode():
         for name, stage in build.stages(images):
             costs.append(_cost(name, stage))
-    prefix = build.run(images, should_yield=lambda: False)
-    context = WarmContext(
+    prefix = build.run(images, interrupt=lambda: False)
+    context = VisualContext(
         _NO_EPOCH, tuple(frame.stamp_ns for frame in frames), model.identity.sha256, time.monotonic_ns(), prefix
     )
     costs.append(_cost("question", lambda: model.generate(question, context, should_stop=lambda: False)))
@@ -56,11 +56,11 @@ def stage_costs(model: FusedAnswerModel, frames: Sequence[Frame], question: Ques
     return costs
 
 
-def yield_times_ns(model: FusedAnswerModel, frames: Sequence[Frame], *, samples: int) -> list[int]:
+def yield_times_ns(model: SpatialMllmAnswerModel, frames: Sequence[Frame], *, samples: int) -> list[int]:
     """How long ``prepare`` goes on after it has been asked to yield, at ``samples`` places spread over its duration."""
     model.forget()
     started_ns = time.monotonic_ns()
-    model.prepare(frames, epoch=_NO_EPOCH, should_yield=lambda: False)
+    model.prepare(frames, epoch=_NO_EPOCH, interrupt=lambda: False)
     whole_s = (time.monotonic_ns() - started_ns) / 1e9
     took = []
     for sample in range(samples):
@@ -74,7 +74,7 @@ def yield_times_ns(model: FusedAnswerModel, frames: Sequence[Frame], *, samples:
 
         timer = threading.Timer(whole_s * (sample + 0.5) / samples, ask)
         timer.start()
-        left = model.prepare(frames, epoch=_NO_EPOCH, should_yield=asked.is_set) is None
+        left = model.prepare(frames, epoch=_NO_EPOCH, interrupt=asked.is_set) is None
         ended_ns = time.monotonic_ns()
         timer.cancel()
         timer.join()

@@ -15,7 +15,7 @@ def add_commands(commands: Any) -> None:
     kinds = evaluate.add_subparsers(title="what to evaluate on", required=True, metavar="BENCHMARK")
     for layout in _LAYOUTS:
         _add_benchmark(kinds.add_parser(layout, help=f"{layout}; goes on after a stop"), layout)
-    _add_rooms(kinds.add_parser("rooms", help="questions about unseen generated rooms, with all controls"))
+    _add_rooms(kinds.add_parser("rooms", help="questions about unseen generated rooms, with ablations and baselines"))
 
     card = kinds.add_parser("card", help="write the model card of a checkpoint from its evaluation and training runs")
     card.add_argument("checkpoint", type=Path, help="folder, with evaluation.json beside the weights")
@@ -50,7 +50,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_rooms(rooms: argparse.ArgumentParser) -> None:
     _add_model(rooms)
     rooms.add_argument(
-        "--view",
+        "--visual-input",
         default="full",
         choices=("full", "true-points"),
         help="what the checkpoint itself is shown (default full; true-points for one that was trained so)",
@@ -59,7 +59,7 @@ def _add_rooms(rooms: argparse.ArgumentParser) -> None:
     rooms.add_argument("--first", type=int, default=0, help="number of the first room in the split (default 0)")
     rooms.add_argument("--worlds", type=int, default=110, help="how many rooms (default 110: over 1,100 questions)")
     rooms.add_argument("--per-type", type=int, default=1, help="most questions per type and room (default 1)")
-    rooms.add_argument("--frames", type=int, default=16, help="frames that all arms see (default 16)")
+    rooms.add_argument("--frames", type=int, default=16, help="frames that all columns see (default 16)")
     rooms.add_argument(
         "--compare-frames",
         type=int,
@@ -81,13 +81,13 @@ def _add_rooms(rooms: argparse.ArgumentParser) -> None:
         "--also",
         action="append",
         default=[],
-        metavar="NAME=DIR[:VIEW]",
-        help="one more column: another checkpoint; VIEW: full (default), no-spatial, true-points, blind, other-room",
+        metavar="NAME=DIR[:INPUT]",
+        help="another checkpoint as a column; INPUT: full (default), no-spatial, true-points, no-vision, other-room",
     )
     rooms.add_argument(
         "--json", type=Path, metavar="FILE", help="report; evaluation.json beside the weights is its place"
     )
-    rooms.add_argument("--answers", type=Path, metavar="FILE", help="every answer of every arm, as JSON lines")
+    rooms.add_argument("--answers", type=Path, metavar="FILE", help="every answer of every column, as JSON lines")
     rooms.set_defaults(run=_evaluate_rooms)
 
 
@@ -142,7 +142,7 @@ def _evaluate_rooms(arguments: argparse.Namespace) -> int:
     return run_rooms(
         arguments.checkpoint,
         config,
-        view=arguments.view,
+        visual_input=arguments.visual_input,
         size=arguments.size,
         also=arguments.also,
         device=arguments.device,

@@ -210,7 +210,7 @@ class ContextParameters:
 
     refresh: bool = _of_session("context.refresh", "Read the evidence set in advance, while no question waits.")
     refresh_changed_fraction: float = _of_session(
-        "context.refresh_share",
+        "context.refresh_changed_fraction",
         "Fraction of the evidence set that must have changed before it is read again.",
         bounds=(0, 1),
     )
@@ -224,7 +224,7 @@ class ContextParameters:
         bounds=(0, 1e9),
     )
     max_changed_fraction: float = _of_session(
-        "context.usable_share",
+        "context.max_changed_fraction",
         "A question uses the context unless a larger fraction of the evidence set has changed since.",
         bounds=(0, 1),
     )

@@ -165,8 +165,8 @@ class SessionWorker:
         until_ns = time.monotonic_ns() + max(self._window_ns, _LEAST_SLICE_NS)
         try:
             self._session.refresh(
-                should_yield=lambda: self._stopping or bool(self._questions),
-                may_pause=lambda: (
+                interrupt=lambda: self._stopping or bool(self._questions),
+                pause_requested=lambda: (
                     bool(self._tasks) or (self._session.scene.pending > 0 and time.monotonic_ns() >= until_ns)
                 ),
             )

@@ -11,7 +11,7 @@ from geometry_msgs.msg import Pose, Transform
 from sensor_msgs.msg import CameraInfo, Image
 
 from spatial_mllm_ros.answering.answer import Answer, ModelIdentity, Status, Timings
-from spatial_mllm_ros.answering.deadline_policy import Rung
+from spatial_mllm_ros.answering.deadline_policy import Degradation
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color
@@ -146,12 +146,14 @@ def test_an_answer_becomes_a_message_without_losing_anything():
 
 
 def test_an_answer_says_which_context_and_which_rung_it_stands_on():
-    answer = Answer(Status.OK, text="2.5", context="warm", context_age_ns=1_250_000_000, rung=Rung.FEWER_FRAMES)
+    answer = Answer(
+        Status.OK, text="2.5", context="warm", context_age_ns=1_250_000_000, degradation=Degradation.FEWER_FRAMES
+    )
     message = answer_message(answer, "how far?", "odom")
     assert (message.context, message.rung) == ("warm", "fewer_frames")
     assert (message.context_age.sec, message.context_age.nanosec) == (1, 250_000_000)
     refused = answer_message(Answer(Status.BUSY), "how far?", "odom")
-    assert (refused.context, refused.rung) == ("", "none")
+    assert (refused.context, refused.rung) == ("", "no_text")
 
 
 def test_a_choice_becomes_its_index_and_no_value_is_not_zero():

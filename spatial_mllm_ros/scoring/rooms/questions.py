@@ -1,4 +1,4 @@
-"""Balanced question sets about generated rooms, as files and with what they are worth to somebody who does not look."""
+"""Balanced question sets about generated rooms: files of questions, and the scores of the language-only baselines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spatial_mllm_ros.rooms.writers import RecordingConfig, write_room
 from spatial_mllm_ros.scene_questions.balance import balance_table, balanced_questions
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
-from spatial_mllm_ros.scoring.rooms.language_baselines import blind_scores
+from spatial_mllm_ros.scoring.rooms.language_baselines import language_scores
 
 _BATCH = 16
 
@@ -51,7 +51,7 @@ def run_write(out: Path, split: str, first: int, count: int, form: str, config: 
 
 
 def run_questions(out: Path, split: str, first: int, count: int, per_type: int, frames: int) -> int:
-    """The command `spatial_mllm rooms questions`; prints how answers are balanced and what blind guessing scores."""
+    """The command `spatial_mllm rooms questions`; prints balance and baselines."""
     if count < 1 or per_type < 1:
         raise ConfigurationError(f"--worlds is {count} and --per-type {per_type}; both must be at least 1.")
     questions = balanced_questions(
@@ -61,10 +61,8 @@ def run_questions(out: Path, split: str, first: int, count: int, per_type: int, 
     _say(f"{written} questions about {count} worlds: {out}\n")
     for kind, bins in balance_table(questions).items():
         _say(f"{kind}: " + ", ".join(f"{name} x {number}" for name, number in bins.items()))
-    _say(
-        f"\n{'score without looking':<30}{'questions':>10}{'chance':>9}{'constant':>10}{'median':>9}{'class prior':>13}"
-    )
-    for kind, row in blind_scores(questions).items():
+    _say(f"\n{'baselines':<30}{'questions':>10}{'chance':>9}{'constant':>10}{'median':>9}{'class prior':>13}")
+    for kind, row in language_scores(questions).items():
         chance = f"{row['chance']:.1f}" if "chance" in row else "-"
         _say(
             f"{kind:<30}{row['questions']:>10.0f}{chance:>9}{row['constant']:>10.1f}{row['median']:>9.1f}"
