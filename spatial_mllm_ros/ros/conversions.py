@@ -156,7 +156,7 @@ def answer_message(answer: Answer, question: str, scene_frame: str) -> SpatialAn
         newest_frame_age=duration_message(answer.newest_frame_age_ns),
         context=answer.context,
         context_age=duration_message(answer.context_age_ns),
-        rung=answer.degradation.value,
+        degradation=answer.degradation.value,
         timings=AnswerTimings(
             queued=duration_message(timings.queued_ns),
             selection=duration_message(timings.selection_ns),

@@ -1,5 +1,7 @@
 import math
+import re
 from array import array
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,15 +147,21 @@ def test_an_answer_becomes_a_message_without_losing_anything():
     assert (message.timings.total.sec, message.timings.total.nanosec) == (5, 6)
 
 
-def test_an_answer_says_which_context_and_which_rung_it_stands_on():
+def test_an_answer_says_where_its_context_comes_from_and_what_was_given_up():
     answer = Answer(
         Status.OK, text="2.5", context="warm", context_age_ns=1_250_000_000, degradation=Degradation.FEWER_FRAMES
     )
     message = answer_message(answer, "how far?", "odom")
-    assert (message.context, message.rung) == ("warm", "fewer_frames")
+    assert (message.context, message.degradation) == ("warm", "fewer_frames")
     assert (message.context_age.sec, message.context_age.nanosec) == (1, 250_000_000)
     refused = answer_message(Answer(Status.BUSY), "how far?", "odom")
-    assert (refused.context, refused.rung) == ("", "no_text")
+    assert (refused.context, refused.degradation) == ("", "no_text")
+
+
+def test_the_degradations_of_the_message_are_those_of_the_code():
+    source = (Path(__file__).resolve().parents[2] / "msg" / "SpatialAnswer.msg").read_text()
+    listed = re.search(r"^string degradation .*?: (.*)$", source, re.MULTILINE).group(1)
+    assert listed.split(", ") == [degradation.value for degradation in Degradation]
 
 
 def test_a_choice_becomes_its_index_and_no_value_is_not_zero():
