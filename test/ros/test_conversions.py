@@ -11,15 +11,18 @@ pytest.importorskip("spatial_mllm_ros.msg", reason="the interfaces are not built
 
 from geometry_msgs.msg import Pose, Transform
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from spatial_mllm_ros.answering.answer import Answer, ModelIdentity, Status, Timings
 from spatial_mllm_ros.answering.deadline_policy import Degradation
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color
+from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.msg import SpatialAnswer
 from spatial_mllm_ros.ros.conversions import (
     answer_message,
+    camera_info_message,
     color_of,
     depth_of,
     duration_message,
@@ -84,6 +87,17 @@ def test_a_calibration_of_another_size_is_scaled_with_the_pixel_centres():
     info = CameraInfo(height=480, width=640, k=[585.0, 0.0, 319.5, 0.0, 580.0, 239.5, 0.0, 0.0, 1.0])
     camera = intrinsics_of(info, width_px=320, height_px=240)
     assert (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px) == (292.5, 290.0, 159.5, 119.5)
+
+
+def test_a_camera_survives_the_way_into_a_message_and_back():
+    camera = Intrinsics(585.0, 580.0, 319.5, 239.25, 640, 480)
+    header = Header(stamp=time_message(1_000_000_007), frame_id="camera_optical")
+    info = camera_info_message(camera, header)
+    assert intrinsics_of(info, width_px=640, height_px=480) == camera
+    assert (stamp_ns(info.header.stamp), info.header.frame_id) == (1_000_000_007, "camera_optical")
+    assert not any(info.d)
+    np.testing.assert_array_equal(np.reshape(info.p, (3, 4))[:, :3], camera.matrix())
+    np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
 
 
 @pytest.mark.parametrize("k", [[0.0] * 9, [math.nan] + [1.0] * 8])
