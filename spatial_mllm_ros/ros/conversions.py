@@ -1,11 +1,13 @@
-"""Messages to our types and back, at one border: stamps, cameras, poses, images, selections, answers."""
+"""Messages to the types of this package and back: stamps, cameras, poses, images, selections, answers."""
 
 from __future__ import annotations
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose, Transform
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from spatial_mllm_ros.answering.answer import Answer
 from spatial_mllm_ros.errors import FrameRejectedError
@@ -17,7 +19,7 @@ from spatial_mllm_ros.scene.records import SceneStatus, Selection
 
 try:
     from cv_bridge import CvBridge
-except ImportError:  # not on the Python index, and its builds break with NumPy 2: our decoder gives the same result
+except ImportError:  # it is not on the Python index, and its builds break with NumPy 2; frames.codec does the same
     CvBridge = None
 
 _NS = 1_000_000_000
@@ -38,7 +40,12 @@ def duration_message(duration_ns: int) -> Duration:
     return Duration(sec=duration_ns // _NS, nanosec=duration_ns % _NS)
 
 
-def color_of(message: Image | CompressedImage, out: np.ndarray | None = None) -> np.ndarray:
+def nanoseconds(seconds: float) -> int:
+    """Integer nanoseconds of a parameter in seconds."""
+    return round(seconds * _NS)
+
+
+def color_of(message: Image | CompressedImage, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB of a colour message, into ``out`` where it is given; FrameRejectedError if malformed."""
     if isinstance(message, CompressedImage):
         return decode_compressed_color(message.format, message.data, out=out)
@@ -47,12 +54,12 @@ def color_of(message: Image | CompressedImage, out: np.ndarray | None = None) ->
     validate_image(*_image_fields(message))
     image = CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
     if out is None:
-        return image
+        return np.asarray(image)
     np.copyto(out, image)
     return out
 
 
-def depth_of(message: Image) -> np.ndarray:
+def depth_of(message: Image) -> NDArray[np.float32]:
     """float32 [h, w] metres of a depth message, NaN where there is none; FrameRejectedError if malformed."""
     return decode_depth(*_image_fields(message))
 
@@ -78,8 +85,23 @@ def intrinsics_of(message: CameraInfo, *, width_px: int, height_px: int) -> Intr
     return camera if (message.width, message.height) == (width_px, height_px) else camera.resized(width_px, height_px)
 
 
-def matrix_of(pose: Pose | Transform) -> np.ndarray:
-    """float64 [4, 4] parent-from-child matrix; FrameRejectedError where the quaternion is no rotation."""
+def camera_info_message(camera: Intrinsics, header: Header) -> CameraInfo:
+    """The calibration of a pinhole camera without distortion, of the image size that ``camera`` belongs to."""
+    k = camera.matrix()
+    return CameraInfo(
+        header=header,
+        height=camera.height_px,
+        width=camera.width_px,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=k.reshape(9),
+        r=np.eye(3).reshape(9),
+        p=np.hstack([k, np.zeros((3, 1))]).reshape(12),
+    )
+
+
+def matrix_of(pose: Pose | Transform) -> NDArray[np.float64]:
+    """float64 [4, 4] parent-from-child matrix; FrameRejectedError where the quaternion is not a rotation."""
     t = pose.position if isinstance(pose, Pose) else pose.translation
     q = pose.orientation if isinstance(pose, Pose) else pose.rotation
     quaternion = np.array([q.x, q.y, q.z, q.w])
@@ -115,7 +137,7 @@ def selection_message(selection: Selection, status: SceneStatus, scene_frame: st
 
 
 def answer_message(answer: Answer, question: str, scene_frame: str) -> SpatialAnswer:
-    """The answer object as a message."""
+    """The message of an answer to ``question``."""
     timings = answer.timings
     message = SpatialAnswer(
         status=int(answer.status),
@@ -134,7 +156,7 @@ def answer_message(answer: Answer, question: str, scene_frame: str) -> SpatialAn
         newest_frame_age=duration_message(answer.newest_frame_age_ns),
         context=answer.context,
         context_age=duration_message(answer.context_age_ns),
-        rung=answer.degradation.value,
+        degradation=answer.degradation.value,
         timings=AnswerTimings(
             queued=duration_message(timings.queued_ns),
             selection=duration_message(timings.selection_ns),

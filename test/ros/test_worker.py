@@ -267,7 +267,7 @@ def test_a_refresh_that_fails_in_a_way_nobody_foresaw_costs_no_answer_and_is_not
     assert len(failed) == 1
 
 
-def test_an_errand_of_the_node_does_not_wait_for_a_whole_refresh(stage):
+def test_a_task_of_the_node_does_not_wait_for_a_whole_refresh(stage):
     model = LoggingModel()
     running = stage(model)
     running.show(3)
@@ -276,11 +276,11 @@ def test_an_errand_of_the_node_does_not_wait_for_a_whole_refresh(stage):
     model.on_step = gate.pass_through
     running.start()
     assert gate.reached.wait(PATIENCE_S)
-    running.worker.do(lambda: model.log.append("errand"))
+    running.worker.submit_task(lambda: model.log.append("task"))
     gate.open.set()
-    running.until(lambda: "errand" in model.log and running.session.context is not None)
+    running.until(lambda: "task" in model.log and running.session.context is not None)
     log = model.log
-    assert log.index("errand") < next(i for i, entry in enumerate(log) if entry[0] == "context")
+    assert log.index("task") < next(i for i, entry in enumerate(log) if entry[0] == "context")
 
 
 def test_the_end_of_an_epoch_frees_the_context_also_when_nobody_asks(stage):
@@ -290,5 +290,5 @@ def test_the_end_of_an_epoch_frees_the_context_also_when_nobody_asks(stage):
     running.until(lambda: running.session.context_cache._current is not None)
     running.scene.start_epoch("a test")
     running.worker.frame_added()
-    running.worker.do(lambda: None)
+    running.worker.submit_task(lambda: None)
     running.until(lambda: running.session.context_cache._current is None)
