@@ -5,59 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from spatial_mllm_ros.answering.context import ContextConfig, WarmContext, changed_share
-from spatial_mllm_ros.answering.deadline_policy import CostEstimate, most_telling
+from spatial_mllm_ros.answering.deadline_policy import CostEstimate
 from spatial_mllm_ros.answering.model import AnswerModel, ModelOutOfMemoryError
 from spatial_mllm_ros.errors import SpatialMllmError
-from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.scene.records import Selection
+from spatial_mllm_ros.scene.records import EvidenceSet as Evidence
 from spatial_mllm_ros.scene.scene import Scene
 
 _log = logging.getLogger(__name__)
 _S = 1_000_000_000
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The frames that a context should be made of.
-
-    Attributes:
-        frames: of one image size, in time order.
-        gains: of each, see ``Selection``.
-        other_sizes: frames of the selection that have another image size than the newest and are not among them.
-        left_out: further frames that are not among them, for lack of time or memory.
-    """
-
-    selection: Selection
-    frames: tuple[Frame, ...]
-    gains: tuple[int, ...]
-    other_sizes: int = 0
-    left_out: int = 0
-
-    @property
-    def stamps_ns(self) -> tuple[int, ...]:
-        """Of the frames."""
-        return tuple(frame.stamp_ns for frame in self.frames)
-
-    def thinned(self, count: int) -> Evidence:
-        """The ``count`` of its frames that show most."""
-        kept = most_telling(self.gains, count)
-        return replace(
-            self,
-            frames=tuple(self.frames[i] for i in kept),
-            gains=tuple(self.gains[i] for i in kept),
-            left_out=self.left_out + len(self.frames) - len(kept),
-        )
-
-
 def evidence_of(scene: Scene) -> Evidence:
     """The scene's evidence set; the frames of the newest one's size where sizes differ, as a video has one size."""
-    selection, frames = scene.evidence()
-    gains = dict(zip(selection.stamps_ns, selection.gains, strict=False))
-    alike = tuple(frame for frame in frames if frame.rgb.shape == frames[-1].rgb.shape)
-    return Evidence(selection, alike, tuple(gains.get(frame.stamp_ns, 0) for frame in alike), len(frames) - len(alike))
+    return scene.snapshot.evidence.of_one_size()
 
 
 class ContextKeeper:

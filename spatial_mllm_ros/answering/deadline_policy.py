@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from enum import Enum
 
 _KEPT = 4  # measurements that count
@@ -59,17 +58,3 @@ class CostEstimate:
             return frames
         smaller = range((frames - 1) // 2 * 2, 2, -2)
         return next((n for n in smaller if self.context_ns(n) <= available_ns - self.text_ns()), min(2, frames))
-
-
-def most_telling(gains: Sequence[int], count: int) -> list[int]:
-    """Indices, ascending, of the ``count`` frames that show most together.
-
-    Args:
-        gains: what each frame added when the greedy selection picked it. Greedy gains fall from pick to pick, so the
-            ``count`` largest are the greedy selection of that size; where all have none, they are spread evenly.
-    """
-    if count >= len(gains):
-        return list(range(len(gains)))
-    if not any(gains):
-        return [round((index + 0.5) * len(gains) / count - 0.5) for index in range(count)]
-    return sorted(sorted(range(len(gains)), key=lambda index: (-gains[index], index))[:count])

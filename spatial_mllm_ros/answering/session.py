@@ -105,7 +105,7 @@ class SpatialSession:
         if stopped := self._stopped(inquiry):
             return stopped
         started_ns = time.monotonic_ns()
-        if self.scene.pending and self.scene.select().scale_source is None:
+        if self.scene.pending and self.scene.snapshot.selection.scale_source is None:
             self.scene.process(max_calls=1)  # nothing has been placed yet, and the question is here already
         evidence = evidence_of(self.scene)
         selection = evidence.selection

@@ -295,7 +295,7 @@ class SpatialNode(LifecycleNode):
         session = self._session
         if session is not None:
             scene_frame = self.get_parameter("scene_frame").value
-            message = selection_message(session.scene.select(), session.scene.status(), scene_frame)
+            message = selection_message(session.scene.snapshot.selection, session.scene.status(), scene_frame)
             self._selection_publisher.publish(message)
 
     def _publish_diagnostics(self) -> None:

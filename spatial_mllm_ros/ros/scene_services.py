@@ -117,7 +117,7 @@ class SceneMemory:
         )
 
         reason = f"the scene saved in {saved.folder} takes its place"
-        epoch = await self._in_worker(active.worker, lambda: active.scene.take_over(content, reason))
+        epoch = await self._in_worker(active.worker, lambda: active.scene.restore(content, reason))
         active.worker.do(active.on_loaded)
         if active.origin.scene_frame and saved.posed_frames:
             assumed = (
