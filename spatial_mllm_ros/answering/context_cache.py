@@ -5,59 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from spatial_mllm_ros.answering.context import ContextConfig, VisualContext, changed_fraction
-from spatial_mllm_ros.answering.deadline_policy import CostEstimate, largest_gains
+from spatial_mllm_ros.answering.deadline_policy import CostEstimate
 from spatial_mllm_ros.answering.model import AnswerModel, ModelOutOfMemoryError
 from spatial_mllm_ros.errors import SpatialMllmError
-from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.scene.records import Selection
+from spatial_mllm_ros.scene.records import EvidenceSet
 from spatial_mllm_ros.scene.scene import Scene
 
 _log = logging.getLogger(__name__)
 _S = 1_000_000_000
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The frames that a context should be made of.
-
-    Attributes:
-        frames: of one image size, in time order.
-        gains: of each, see ``Selection``.
-        other_sizes: number of selected frames that are left out because the newest frame has another image size.
-        left_out: number of further frames that are left out, for lack of time or memory.
-    """
-
-    selection: Selection
-    frames: tuple[Frame, ...]
-    gains: tuple[int, ...]
-    other_sizes: int = 0
-    left_out: int = 0
-
-    @property
-    def stamps_ns(self) -> tuple[int, ...]:
-        """Of the frames."""
-        return tuple(frame.stamp_ns for frame in self.frames)
-
-    def thinned(self, count: int) -> Evidence:
-        """The same with only the ``count`` frames that together show most of the scene."""
-        kept = largest_gains(self.gains, count)
-        return replace(
-            self,
-            frames=tuple(self.frames[i] for i in kept),
-            gains=tuple(self.gains[i] for i in kept),
-            left_out=self.left_out + len(self.frames) - len(kept),
-        )
-
-
-def evidence_of(scene: Scene) -> Evidence:
-    """The scene's evidence set. A video has one size, so only frames of the newest frame's size are kept."""
-    selection, frames = scene.evidence()
-    gains = dict(zip(selection.stamps_ns, selection.gains, strict=False))
-    alike = tuple(frame for frame in frames if frame.rgb.shape == frames[-1].rgb.shape)
-    return Evidence(selection, alike, tuple(gains.get(frame.stamp_ns, 0) for frame in alike), len(frames) - len(alike))
+def evidence_of(scene: Scene) -> EvidenceSet:
+    """The scene's evidence set; a video has one size, so only frames of the newest frame's size are kept."""
+    return scene.snapshot.evidence.of_one_size()
 
 
 class ContextCache:
@@ -74,7 +37,7 @@ class ContextCache:
         self.config = config
         self.costs = CostEstimate()
         self._current: VisualContext | None = None
-        self._target: Evidence | None = None  # of the context being made
+        self._target: EvidenceSet | None = None  # of the context being made
         self._spent_ns = 0  # on making it
         self._not_before_ns = 0
         self._frames_that_fit: tuple[int, int] | None = None  # epoch, frames
@@ -90,7 +53,7 @@ class ContextCache:
         """Whether a context is being made."""
         return self._target is not None
 
-    def suits(self, evidence: Evidence, max_changed_fraction: float) -> bool:
+    def suits(self, evidence: EvidenceSet, max_changed_fraction: float) -> bool:
         """Whether the present context may answer about ``evidence``, or about the part of it that fits into memory."""
         current, wanted = self.current, self._fitting(evidence)
         return current is not None and changed_fraction(current.stamps_ns, wanted.stamps_ns) <= max_changed_fraction
@@ -155,7 +118,7 @@ class ContextCache:
 
     def make(
         self,
-        evidence: Evidence,
+        evidence: EvidenceSet,
         *,
         max_changed_fraction: float,
         available_ns: int | None,
@@ -211,7 +174,7 @@ class ContextCache:
         return True
 
     def _made(
-        self, part: Evidence, interrupt: Callable[[], bool], pause_requested: Callable[[], bool] = lambda: False
+        self, part: EvidenceSet, interrupt: Callable[[], bool], pause_requested: Callable[[], bool] = lambda: False
     ) -> VisualContext | None:
         started_ns = time.monotonic_ns()
         try:
@@ -234,12 +197,12 @@ class ContextCache:
         if self._target is not None and self._target.selection.epoch != epoch:
             self._target, self._not_before_ns = None, 0  # it would keep frames alive
 
-    def _fitting(self, evidence: Evidence) -> Evidence:
+    def _fitting(self, evidence: EvidenceSet) -> EvidenceSet:
         """``evidence``, or as many of its frames as fit into memory in this epoch."""
         if self._frames_that_fit is None or self._frames_that_fit[0] != evidence.selection.epoch:
             return evidence
         return evidence.thinned(self._frames_that_fit[1])
 
-    def _halve(self, evidence: Evidence) -> None:
+    def _halve(self, evidence: EvidenceSet) -> None:
         _log.warning("The model ran out of memory with %d frames; it now gets half of them.", len(evidence.frames))
         self._frames_that_fit = (evidence.selection.epoch, len(evidence.frames) // 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from enum import Enum
 
 _KEPT = 4  # measurements that count
@@ -60,18 +59,3 @@ class CostEstimate:
             return frames
         smaller = range((frames - 1) // 2 * 2, 2, -2)
         return next((n for n in smaller if self.context_ns(n) <= available_ns - self.text_ns()), min(2, frames))
-
-
-def largest_gains(gains: Sequence[int], count: int) -> list[int]:
-    """Indices, ascending, of the ``count`` frames that together show most of the scene.
-
-    Args:
-        gains: voxels that each frame added when the greedy selection picked it. Greedy gains fall from pick to pick, so
-            the frames with the ``count`` largest gains are the greedy selection of that size. Where all gains are 0,
-            the frames are spread evenly.
-    """
-    if count >= len(gains):
-        return list(range(len(gains)))
-    if not any(gains):
-        return [round((index + 0.5) * len(gains) / count - 0.5) for index in range(count)]
-    return sorted(sorted(range(len(gains)), key=lambda index: (-gains[index], index))[:count])

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.context import ContextConfig, VisualContext
-from spatial_mllm_ros.answering.context_cache import ContextCache, Evidence, evidence_of
+from spatial_mllm_ros.answering.context_cache import ContextCache, evidence_of
 from spatial_mllm_ros.answering.deadline_policy import Degradation
 from spatial_mllm_ros.answering.model import AnswerModel, Generation, ModelOutOfMemoryError
 from spatial_mllm_ros.answering.parsing import parse_answer
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.errors import SpatialMllmError
+from spatial_mllm_ros.scene.records import EvidenceSet
 from spatial_mllm_ros.scene.scene import Scene
 
 
@@ -102,7 +103,7 @@ class SpatialSession:
         if stopped := self._stopped(inquiry):
             return stopped
         started_ns = time.monotonic_ns()
-        if self.scene.pending and self.scene.select().scale_source is None:
+        if self.scene.pending and self.scene.snapshot.selection.scale_source is None:
             self.scene.process(max_calls=1)  # the question came before the first frames were placed
         evidence = evidence_of(self.scene)
         selection = evidence.selection
@@ -129,7 +130,7 @@ class SpatialSession:
             timings=replace(answer.timings, selection_ns=selection_ns),
         )
 
-    def _generate(self, inquiry: Inquiry, evidence: Evidence) -> Answer:
+    def _generate(self, inquiry: Inquiry, evidence: EvidenceSet) -> Answer:
         epoch = evidence.selection.epoch
 
         def should_stop() -> bool:
@@ -145,7 +146,7 @@ class SpatialSession:
             except SpatialMllmError as error:
                 return Answer(Status.MODEL_ERROR, f"The model could not answer ({error.code}): {error}")
 
-    def _from_context(self, inquiry: Inquiry, evidence: Evidence, should_stop: Callable[[], bool]) -> Answer:
+    def _from_context(self, inquiry: Inquiry, evidence: EvidenceSet, should_stop: Callable[[], bool]) -> Answer:
         called_ns = time.monotonic_ns()
         max_changed_fraction = 0.0 if inquiry.fresh else self.context_cache.config.max_changed_fraction
         context = self.context if self.context_cache.suits(evidence, max_changed_fraction) else None

@@ -206,12 +206,13 @@ class _Run:
         self._process()
         self._ask(list(self._open))
         scene = self._session.scene
-        self._selection = scene.select()
+        evidence = scene.snapshot.evidence
+        self._selection = evidence.selection
         if self._recorder.seen:
             self._selections.note(self._recorder.seen[-1].stamp_ns, last=True)
-        frames = scene.selection_frames(self._selection)
-        gains = dict(zip(self._selection.stamps_ns, self._selection.gains, strict=False))
-        self._contact = [ContactFrame(f.stamp_ns, f.rgb, gains.get(f.stamp_ns, 0)) for f in frames]
+        self._contact = [
+            ContactFrame(f.stamp_ns, f.rgb, gain) for f, gain in zip(evidence.frames, evidence.gains, strict=True)
+        ]
 
     def _ask(self, due: list[tuple[int, TimedQuestion]]) -> None:
         if not due:
@@ -228,7 +229,7 @@ class _Run:
     def _keep_thumbnails(self, stamps_ns: Sequence[int]) -> None:
         missing = set(stamps_ns) - self._thumbnails.keys()
         if missing:
-            frames = self._session.scene.evidence()[1]
+            frames = self._session.scene.snapshot.evidence.frames
             self._thumbnails |= {f.stamp_ns: thumbnail_jpeg(f.rgb) for f in frames if f.stamp_ns in missing}
 
     def _process(self) -> None:
@@ -327,7 +328,7 @@ class _SelectionLog:
             return
         if self.notes and placed_ns <= self.notes[-1][0]:
             return
-        self.notes.append((placed_ns, self._scene.select().stamps_ns))
+        self.notes.append((placed_ns, self._scene.snapshot.selection.stamps_ns))
         if len(self.notes) > _COVERAGE_SAMPLES:
             self.notes = self.notes[::2]
             self._interval_ns *= 2

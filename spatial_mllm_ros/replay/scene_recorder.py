@@ -41,10 +41,11 @@ class SceneRecorder:
         epoch = self._scene.epoch
         if epoch != self._epoch:
             self._epoch, self.seen = epoch, []
-        self.fine_voxel_size, self.level = self._scene.grid()
+        snapshot = self._scene.snapshot
+        self.fine_voxel_size, self.level = snapshot.fine_voxel_size, snapshot.level
         newest_ns = self.seen[-1].stamp_ns if self.seen else 0
         self.seen += [
             SeenFrame(placed.stamp_ns, placed.fine_keys, placed.scene_from_cam)
-            for placed in self._scene.placed()
+            for placed in snapshot.placed
             if placed.stamp_ns > newest_ns
         ]

@@ -49,20 +49,20 @@ class MarkerOutput:
         return bool(self._publisher.get_subscription_count())
 
     def publish(self, scene: Scene, scene_frame: str) -> None:
-        """Publishes what has changed. It takes milliseconds for some thousand voxels: not for the executor's thread."""
-        selection, evidence = scene.select(), self.evidence_stamps_ns
+        """Takes some milliseconds for some thousand voxels: not for the executor's thread."""
+        snapshot, evidence = scene.snapshot, self.evidence_stamps_ns
+        selection = snapshot.selection
         state = (selection, evidence, scene_frame)
         if state == self._shown:
             return
         self._shown = state
-        fine_voxel_size, level = scene.grid()
         self._publisher.publish(
             scene_markers(
-                scene.placed(),
+                snapshot.placed,
                 selection.stamps_ns,
                 evidence,
-                fine_voxel_size=fine_voxel_size,
-                level=level,
+                fine_voxel_size=snapshot.fine_voxel_size,
+                level=snapshot.level,
                 scene_frame=scene_frame,
                 stamp_ns=selection.newest_stamp_ns,
             )
@@ -84,7 +84,7 @@ def scene_markers(
     Args:
         placed: the frames held, in time order.
         selected, evidence: stamps of the frames selected now, and of those that the latest answer was given from.
-        fine_voxel_size, level: of the scene's grid, see ``Scene.grid``.
+        fine_voxel_size, level: of the scene's grid, see ``SceneSnapshot``.
         scene_frame: tf frame of all markers.
         stamp_ns: their time.
 

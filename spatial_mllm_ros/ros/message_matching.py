@@ -78,7 +78,7 @@ class FrameAssembler:
         if stamp < self._newest_ns:
             self._waiting.clear()  # the clock jumped back: the waiting images belong to the past
         self._newest_ns = stamp
-        if not self._scene.admits(stamp):
+        if not self._scene.queue.admits(stamp):
             return  # too early, or out of order: the scene has counted it, and it need not be decoded
         self._waiting.append(message)
         if len(self._waiting) > _HELD_COLORS:
@@ -173,11 +173,11 @@ class FrameAssembler:
         if not (message.height > 0 and message.width > 0 and len(message.data) >= message.height * message.width):
             return None  # malformed: the decoder says how, and no memory is spent on it
         with _counted_by_scene():
-            return self._scene.lease(message.height, message.width)
+            return self._scene.queue.lease(message.height, message.width)
 
     def _reject(self, error: FrameRejectedError) -> None:
         if not isinstance(error, _CountedBySceneError):
-            self._scene.count_rejected(error.cause)
+            self._scene.queue.count_rejected(error.cause)
         self.last_reason = str(error)
 
 

@@ -175,7 +175,9 @@ class SpatialNode(LifecycleNode):
         configured = self._configured
         if configured is not None:
             scene = configured.session.scene
-            self._selection_publisher.publish(selection_message(scene.select(), scene.status(), self._scene_frame()))
+            self._selection_publisher.publish(
+                selection_message(scene.snapshot.selection, scene.status(), self._scene_frame())
+            )
 
     def _publish_diagnostics(self) -> None:
         active = self._active()

@@ -119,7 +119,7 @@ class SceneServices:
             )
         )
         reason = f"the scene saved in {saved.folder} takes its place"
-        epoch = await self._in_worker(active.worker, lambda: scene.take_over(content, reason))
+        epoch = await self._in_worker(active.worker, lambda: scene.restore(content, reason))
         active.worker.submit_task(self._on_loaded)
         scene_frame = parameters.scene_origin().scene_frame
         if scene_frame and saved.posed_frames:

@@ -117,7 +117,7 @@ class Walk:
 
     @property
     def evidence(self):
-        return self.scene.select().stamps_ns
+        return self.scene.snapshot.selection.stamps_ns
 
     def more(self, count, start_s=100):
         for _ in range(count):
@@ -292,7 +292,7 @@ def test_the_end_of_an_epoch_ends_the_context(walk):
 
 def test_a_refresh_that_the_clock_jumps_away_under_never_answers(walk):
     walk.more(4)
-    walk.model.on_frame = lambda: walk.scene.start_epoch("a test")
+    walk.model.on_frame = lambda: walk.scene.queue.start_epoch("a test")
     assert not walk.session.refresh()
     assert walk.session.context is None
     walk.model.on_frame = lambda: None

@@ -71,9 +71,9 @@ def test_an_answer_carries_value_evidence_epoch_and_timings():
     session = session_with(model)
     answer = session.ask(COUNT)
     assert (answer.status, answer.value, answer.text, answer.unit) == (Status.OK, 3.0, "3 chairs", "")
-    assert list(answer.evidence_stamps_ns) == model.seen[0] == list(session.scene.select().stamps_ns)
+    assert list(answer.evidence_stamps_ns) == model.seen[0] == list(session.scene.snapshot.selection.stamps_ns)
     assert answer.model is model.identity
-    assert answer.scale_source == session.scene.select().scale_source
+    assert answer.scale_source == session.scene.snapshot.selection.scale_source
     assert isinstance(answer.scale_source, ScaleSource)
     assert answer.confidence == 0.5
     timings = answer.timings

@@ -70,7 +70,7 @@ class Rig:
 
     def frames(self):
         self.scene.process()
-        return self.scene.evidence()[1]
+        return self.scene.snapshot.evidence.frames
 
 
 def test_a_plain_camera_needs_nothing_but_its_images():

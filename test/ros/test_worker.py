@@ -176,7 +176,7 @@ def test_a_question_preempts_a_refresh_which_goes_on_after_it(stage):
     answer = running.answer("How many chairs?")
     assert (answer.status, answer.context, answer.evidence_stamps_ns) == (Status.OK, "warm", old)
     running.until(lambda: running.session.context.stamps_ns != old)
-    new = running.scene.select().stamps_ns
+    new = running.scene.snapshot.selection.stamps_ns
     assert model.log == ["refresh left", "How many chairs?", ("context", new)]
 
 
@@ -196,7 +196,8 @@ def test_questions_are_answered_in_order_before_the_windows_and_these_before_the
     running.ask("second")
     running.ask("third")
     gate.open.set()
-    running.until(lambda: ("context", running.scene.select().stamps_ns) in model.log and not running.scene.pending)
+    scene = running.scene
+    running.until(lambda: ("context", scene.snapshot.selection.stamps_ns) in model.log and not scene.pending)
     said = [entry for entry in model.log if isinstance(entry, str) and entry != "refresh paused"]
     assert said[:4] == ["first", "second", "third", "window"]
 
@@ -288,7 +289,7 @@ def test_the_end_of_an_epoch_frees_the_context_also_when_nobody_asks(stage):
     running.show(3)
     running.start()
     running.until(lambda: running.session.context_cache._current is not None)
-    running.scene.start_epoch("a test")
+    running.scene.queue.start_epoch("a test")
     running.worker.frame_added()
     running.worker.submit_task(lambda: None)
     running.until(lambda: running.session.context_cache._current is None)

@@ -67,7 +67,7 @@ def test_the_same_round_ten_times_over_keeps_what_one_round_keeps():
         status = scene.status()
         keyframes.append(status.keyframes)
         held_bytes.append(status.pixel_bytes + status.index_bytes)
-        covered.append(scene.select().total_voxels)
+        covered.append(scene.snapshot.selection.total_voxels)
     # the ring held most of the first round, so the second one is the first whole one
     assert keyframes[-1] <= 2 * len(frames)  # of the 400 seen
     assert np.mean(keyframes[-3:]) <= 1.1 * np.mean(keyframes[3:6])
@@ -96,15 +96,15 @@ def test_the_evidence_shows_a_moved_thing_where_it_is_and_not_where_it_was(numbe
 
     scene = scene_of()
     run(scene, before)
-    assert len(shows(ids_before, scene.select().stamps_ns)) >= 2
+    assert len(shows(ids_before, scene.snapshot.selection.stamps_ns)) >= 2
     run(scene, after)
-    evidence = scene.select().stamps_ns
+    evidence = scene.snapshot.selection.stamps_ns
     assert len(shows(ids_after, evidence)) >= 2
     assert shows(ids_before, evidence) == []
 
     forgetting_nothing = scene_of(seen_through_frames=0)
     run(forgetting_nothing, [*before, *after])
-    assert shows(ids_before, forgetting_nothing.select().stamps_ns)  # so it is this that made the difference
+    assert shows(ids_before, forgetting_nothing.snapshot.selection.stamps_ns)  # so it is this that made the difference
 
 
 def test_a_room_in_which_nothing_changed_loses_nothing():
@@ -114,4 +114,4 @@ def test_a_room_in_which_nothing_changed_loses_nothing():
         frames, _ = visit(world, walk, 60, 60 * walk)
         run(scene, frames)
         run(keeping, frames)
-    assert scene.select().total_voxels >= 0.998 * keeping.select().total_voxels
+    assert scene.snapshot.selection.total_voxels >= 0.998 * keeping.snapshot.selection.total_voxels

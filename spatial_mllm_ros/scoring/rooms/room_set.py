@@ -164,8 +164,8 @@ def space_aware_indices(clip: Clip, counts: Sequence[int]) -> list[tuple[int, ..
     scene = Scene(config, SensorDepthEncoder(pixel_stride=max(1, clip.intrinsics.width_px // _POINT_COLUMNS)))
     for frame in frames:
         scene.add(frame)
-        scene.process()
-    placed, (_, level) = scene.placed(), scene.grid()
+    scene.process()
+    placed, level = scene.snapshot.placed, scene.snapshot.level
     voxels, total = dense_ids([coarsen(record.fine_keys, level) for record in placed])
     finest, finest_total = dense_ids([record.fine_keys for record in placed])
     stamps = [record.stamp_ns for record in placed]
