@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -13,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.frames.stamp_index import StampIndex
 from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.ros.conversions import color_of, depth_of, intrinsics_of, matrix_of, stamp_ns
 from spatial_mllm_ros.scene.scene import Scene
@@ -40,44 +40,6 @@ class PoseSource(Protocol):
     def scene_from_cam(self, stamp_ns: int, camera_frame_id: str) -> np.ndarray:
         """float64 [4, 4]; raises PoseUnavailableError."""
         ...
-
-
-class StampIndex(Generic[_T]):
-    """The newest items by stamp, in a bounded store; finds the nearest within a tolerance."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._stamps: list[int] = []
-        self._items: list[_T] = []
-
-    def add(self, stamp: int, item: _T) -> None:
-        """Keeps ``item``; the oldest stamp leaves a full store. A jump back in time empties it first."""
-        if self._stamps and stamp < self._stamps[0]:
-            self.clear()
-        at = bisect.bisect_left(self._stamps, stamp)
-        self._stamps.insert(at, stamp)
-        self._items.insert(at, item)
-        if len(self._stamps) > self._capacity:
-            del self._stamps[0], self._items[0]
-
-    def nearest(self, stamp: int, slop_ns: int) -> _T | None:
-        """The item nearest to ``stamp``, None where none is within ``slop_ns``."""
-        at = bisect.bisect_left(self._stamps, stamp)
-        candidates = [i for i in (at - 1, at) if 0 <= i < len(self._stamps)]
-        best = min(candidates, key=lambda i: abs(self._stamps[i] - stamp), default=None)
-        if best is None or abs(self._stamps[best] - stamp) > slop_ns:
-            return None
-        return self._items[best]
-
-    @property
-    def newest_ns(self) -> int:
-        """The largest stamp held, 0 when empty."""
-        return self._stamps[-1] if self._stamps else 0
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._stamps.clear()
-        self._items.clear()
 
 
 class TopicPoses:
