@@ -1,4 +1,4 @@
-"""What all recordings share: one pass in stamp order, broken frames counted by cause and left out, never silently."""
+"""What all recordings share: one pass in stamp order, which counts broken frames by cause and leaves them out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from spatial_mllm_ros.errors import FrameRejectedError, SourceError
 from spatial_mllm_ros.frames.codec import decode_compressed_color, validate_compressed
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.geometry.cameras import Intrinsics, same_aspect
 
 logger = logging.getLogger(__name__)
 
@@ -161,28 +161,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def intrinsics_for(intrinsics: Intrinsics | None, rgb: np.ndarray) -> Intrinsics | None:
-    """The camera for ``rgb`` [H, W, 3], scaled from the size it was given for.
+    """The camera for ``rgb`` [H, W, 3]; None where none is known.
 
     Raises:
-        FrameRejectedError: the shapes differ by more than a resize (2 % in aspect ratio).
+        FrameRejectedError: see ``Intrinsics.for_image``.
     """
-    if intrinsics is None:
-        return None
     height, width = rgb.shape[:2]
-    if (intrinsics.width_px, intrinsics.height_px) == (width, height):
-        return intrinsics
-    if not same_aspect((intrinsics.height_px, intrinsics.width_px), (height, width)):
-        raise FrameRejectedError(
-            "intrinsics",
-            f"The intrinsics are for {intrinsics.width_px}x{intrinsics.height_px} but the image is {width}x{height}, "
-            "which is not the same field of view; give the intrinsics of this camera mode.",
-        )
-    return intrinsics.resized(width, height)
-
-
-def same_aspect(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> bool:
-    """Whether two images [h, w, ...] can show the same field of view: width over height equal within 2 %."""
-    return abs((shape_a[1] * shape_b[0]) / (shape_a[0] * shape_b[1]) - 1.0) <= 0.02
+    return None if intrinsics is None else intrinsics.for_image(width, height)
 
 
 def check_depth_shape(depth_m: np.ndarray, rgb: np.ndarray, what: str) -> None:

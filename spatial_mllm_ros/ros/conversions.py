@@ -10,7 +10,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from spatial_mllm_ros.answering.answer import Answer
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color, decode_compressed_color, decode_depth, validate_image
-from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.geometry.cameras import Intrinsics, calibrated_camera
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 from spatial_mllm_ros.msg import AnswerTimings, FrameSelection, SpatialAnswer
 from spatial_mllm_ros.scene.records import SceneStatus, Selection
@@ -65,17 +65,15 @@ def intrinsics_of(message: CameraInfo, *, width_px: int, height_px: int) -> Intr
     """The pinhole camera of ``message`` for an image of ``width_px`` x ``height_px``.
 
     Raises:
-        FrameRejectedError: K is zero or not finite (the camera is not calibrated), or its size is missing.
+        FrameRejectedError: the camera is not calibrated, or its calibration is for another field of view.
     """
-    k = np.asarray(message.k, dtype=np.float64)
-    if not np.isfinite(k).all() or k[0] <= 0 or k[4] <= 0 or message.width == 0 or message.height == 0:
+    try:
+        camera = calibrated_camera(message.k, width_px=message.width, height_px=message.height)
+        return camera.for_image(width_px, height_px)
+    except FrameRejectedError as error:
         raise FrameRejectedError(
-            "camera_info",
-            f"The camera_info has fx {k[0]}, fy {k[4]} for an image of {message.width}x{message.height}; "
-            "calibrate the camera, or set input.depth to false so that no calibration is needed.",
-        )
-    camera = Intrinsics(k[0], k[4], k[2], k[5], message.width, message.height)
-    return camera if (message.width, message.height) == (width_px, height_px) else camera.resized(width_px, height_px)
+            error.cause, f"{error} Without depth no calibration is needed: set input.depth to false."
+        ) from error
 
 
 def matrix_of(pose: Pose | Transform) -> np.ndarray:
