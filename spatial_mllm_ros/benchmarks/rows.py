@@ -12,6 +12,8 @@ from spatial_mllm_ros.recordings.sources import open_source
 from spatial_mllm_ros.report.provenance import machine, versions
 from spatial_mllm_ros.storage import write_json
 
+Row = dict[str, Any]
+
 
 def selection_rows(recording: Path | None) -> list[dict[str, Any]]:
     """Rows of the selection alone; the coverage figures need a recording with depth and poses.

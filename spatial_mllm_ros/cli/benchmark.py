@@ -1,17 +1,21 @@
-"""The command that measures this machine."""
+"""The command that measures the live system on this machine."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from spatial_mllm_ros.cli.options import Commands
 from spatial_mllm_ros.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from spatial_mllm_ros.benchmarks.rows import Row
 
-def add_commands(commands: Any) -> None:
+
+def add_commands(commands: Commands) -> None:
     """Adds `benchmark`."""
-    benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
+    benchmark = commands.add_parser("benchmark", help="measure the live system on this machine")
     benchmark.add_argument(
         "parts",
         nargs="*",
@@ -19,12 +23,12 @@ def add_commands(commands: Any) -> None:
         metavar="PART",
         help=f"what to measure, of {', '.join(_PARTS)} (default: {' and '.join(_DEFAULT_PARTS)})",
     )
-    benchmark.add_argument("--json", type=Path, help="write the rows here as well")
-    benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
+    benchmark.add_argument("--json", type=Path, help="also write the figures here, with machine and versions")
+    benchmark.add_argument("--recording", type=Path, help="recording for the figures that need real frames")
     benchmark.add_argument(
-        "--plot", type=Path, metavar="SVG", help="draw the part stream, memory, windows or query here"
+        "--plot", type=Path, metavar="SVG", help="draw the part here: stream, memory, windows or query"
     )
-    benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
+    benchmark.add_argument("--frames", type=int, default=10_000, help="frames of the part stream (default 10000)")
     benchmark.add_argument(
         "--query-sizes",
         default="tiny,mid",
@@ -34,13 +38,13 @@ def add_commands(commands: Any) -> None:
     benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
-        help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
+        help="models of the part encoder, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
     )
     benchmark.set_defaults(run=_benchmark)
 
 
 def _part(name: str) -> str:
-    # not argparse's choices: before Python 3.12 they refuse an empty list
+    # argparse's choices refuse an empty list before Python 3.12.
     if name not in _PARTS:
         raise argparse.ArgumentTypeError(f"unknown part {name!r}; there are {', '.join(_PARTS)}")
     return name
@@ -53,7 +57,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     drawn = [part for part in parts if part in _PLOTS]
     if arguments.plot is not None and len(drawn) != 1:
         raise ConfigurationError(f"--plot draws one part; name one of {', '.join(_PLOTS)} with it.")
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for part in parts:
         rows += _PARTS[part](arguments)
     report(rows, arguments.json)
@@ -62,87 +66,86 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _selection(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _selection(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.rows import selection_rows
 
     return selection_rows(arguments.recording)
 
 
-def _node(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _node(_arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.node import measure_image_callback
 
     return measure_image_callback()
 
 
-def _rooms(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _rooms(_arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.rooms import rooms_rows
 
     return rooms_rows()
 
 
-def _training(_arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _training(_arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.training import training_rows
 
     return training_rows()
 
 
-def _encoder(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _encoder(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.encoder import encoder_rows
 
     return encoder_rows(arguments.encoder_sizes.split(","))
 
 
-def _evaluation(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _evaluation(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.evaluation import evaluation_rows
 
     return evaluation_rows(arguments.recording)
 
 
-def _stream(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _stream(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.stream import stream_rows
 
     return stream_rows(arguments.recording, frames=arguments.frames)
 
 
-def _memory(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _memory(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.memory import memory_rows
 
     return memory_rows(arguments.recording)
 
 
-def _query(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _query(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.query import query_rows
 
     return query_rows(arguments.query_sizes.split(","), arguments.checkpoint)
 
 
-def _draw_query(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw_query(rows: list[Row], path: Path) -> None:
     from spatial_mllm_ros.benchmarks.plots import draw_query
 
     draw_query(rows, path)
 
 
-def _windows(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _windows(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.windows import window_rows
 
     return window_rows(arguments.recording)
 
 
-def _draw_windows(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw_windows(rows: list[Row], path: Path) -> None:
     from spatial_mllm_ros.benchmarks.windows import draw_windows
 
     draw_windows(rows, path)
 
 
-def _draw_stream(rows: list[dict[str, Any]], path: Path) -> None:
+def _draw_stream(rows: list[Row], path: Path) -> None:
     from spatial_mllm_ros.benchmarks.plots import draw_stream
 
     draw_stream(rows, path)
 
 
-def _storage(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _storage(arguments: argparse.Namespace) -> list[Row]:
     from spatial_mllm_ros.benchmarks.storage import storage_rows
-    from spatial_mllm_ros.errors import ConfigurationError
     from spatial_mllm_ros.recordings.sources import open_source
 
     if arguments.recording is None:
@@ -165,4 +168,4 @@ _PARTS = {
     "storage": _storage,
 }
 _PLOTS = {"stream": _draw_stream, "memory": _draw_stream, "windows": _draw_windows, "query": _draw_query}
-_DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one
+_DEFAULT_PARTS = ("selection", "node")  # these take minutes; the other parts are asked for by name
