@@ -17,7 +17,7 @@ from spatial_mllm_ros.scene.records import Selection
 class AskedQuestion:
     """A question of the file with its answer and the newest frame when it was asked.
 
-    ``score`` is in [0, 1] by the rule of ``replay_scores``; None where no truth is known.
+    ``score`` is in [0, 1] by the rule of ``replay.scores``; None where no truth is known.
     """
 
     asked: TimedQuestion
@@ -119,7 +119,7 @@ def _question_json(item: AskedQuestion) -> dict[str, Any]:
     values: dict[str, Any] = {
         "question": item.asked.question.text,
         "options": list(item.asked.question.options),
-        "type": item.asked.kind or item.asked.question.form.name.lower(),
+        "type": item.asked.question_type,
         "asked_at": item.stamp_ns,
         "status": answer.status.name,
         "message": answer.message,

@@ -52,10 +52,17 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class PictureRef:
-    """A small picture used on the page: the key of ``Page.pictures``, and what it shows."""
+    """A small picture used on the page.
+
+    Attributes:
+        key: of ``Page.pictures``.
+        label: what the picture shows.
+        is_strip: several frames side by side in one wide picture.
+    """
 
     key: str
     label: str
+    is_strip: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,15 +118,6 @@ def verdict_of(score: float | None, *, answered: bool = True, has_truth: bool = 
     if score is None or not has_truth:
         return "no truth"
     return "right" if score >= 1.0 else ("partly" if score > 0 else "wrong")
-
-
-def latency_tile(seconds: Sequence[float]) -> Tile:
-    """Median and 95th percentile of the time to an answer."""
-    ordered = sorted(seconds)
-    if not ordered:
-        return Tile("Time to answer", "-")
-    middle, late = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return Tile("Time to answer", f"{middle:.2f} s", f"median; 95th percentile {late:.2f} s")
 
 
 def write_page(path: Path, page: Page) -> None:

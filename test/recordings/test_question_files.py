@@ -43,6 +43,8 @@ def test_all_fields_are_read(tmp_path):
         ("- question: a?\n  at: -1", "entry 1, field 'at'"),
         ("- question: a?\n  at: .nan", "entry 1, field 'at'"),
         ("- question: a?\n  truth: [1]", "entry 1, field 'truth'"),
+        ("- question: a?\n  options: [x, y]\n  truth: z", "entry 1, field 'truth': expected the text or the letter"),
+        ("- question: a?\n  options: [x, y]\n  truth: 2", "entry 1, field 'truth': expected the text or the letter"),
         ("- just a text", "entry 1: expected a mapping"),
         ("question: a?", "must hold a list"),
         ("", "must hold a list"),
@@ -72,7 +74,15 @@ def test_a_tolerance_is_in_the_unit_of_the_truth_or_a_share_of_it(tmp_path):
         "- {question: a, truth: 2.5, tolerance: 10 %, type: far}\n- {question: b, truth: 4, tolerance: 1}\n"
     )
     first, second = load_questions(path)
-    assert (first.tolerance, first.kind, second.tolerance, second.kind) == (0.25, "far", 1.0, "")
+    assert (first.tolerance, first.question_type, first.truth_text) == (0.25, "far", "2.5 ± 0.25")
+    assert (second.tolerance, second.question_type, second.truth_text) == (1.0, "text", "4 ± 1")
+
+
+@pytest.mark.parametrize(("truth", "index"), [("a bed", 0), ("A Bed.", 0), ("b", 1), ("A", 0), ("2.50", 2)])
+def test_the_truth_of_a_choice_names_an_option_by_its_text_or_letter(tmp_path, truth, index):
+    (timed,) = load(tmp_path, f"- {{question: Which, options: [a bed, a door, 2.50], truth: {truth}}}\n")
+    assert timed.right_option == index
+    assert timed.truth_text == ("a bed", "a door", "2.50")[index]
 
 
 @pytest.mark.parametrize(

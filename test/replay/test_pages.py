@@ -49,7 +49,7 @@ def replayed(name="walk"):
             {"value": 2.1, "unit": "m", "text": "2.1"},
         ),
         (TimedQuestion(Question(EVIL), truth=4), {"value": 3.0, "text": "3 <b>chairs</b>"}),
-        (TimedQuestion(Question("Which?", ("a bed", "a door")), truth="a bed"), {"choice": 1, "text": "B"}),
+        (TimedQuestion(Question("Which?", ("a bed", "a door")), truth="A"), {"choice": 1, "text": "a door"}),
         (TimedQuestion(Question("What?")), {"status": Status.DEADLINE, "message": "Too late."}),
     )
     questions = []
@@ -101,7 +101,12 @@ def pages(tmp_path_factory):
 
 def test_a_replay_page_shows_scores_evidence_coverage_map_and_hashes(pages):
     text = pages[0].read_text()
-    for wanted in ("Scores", "Coverage over time of walk", "Seen from above of second walk", "Time to answer"):
+    for wanted in (
+        "Scores by replay",
+        "Coverage over time of walk",
+        "Seen from above of second walk",
+        "Time to answer",
+    ):
         assert f"<h2>{wanted}</h2>" in text
     assert "random weights" in text
     assert "b" * 64 in text
@@ -120,6 +125,14 @@ def test_a_benchmark_page_says_by_which_scorer_on_what(pages):
     assert "no answer" in text
     assert "Wilson" in text
     assert "bootstrap over 5 scenes" in text
+
+
+def test_choices_are_shown_by_the_text_of_the_option(pages):
+    replay, benchmark = (page.read_text() for page in pages)
+    assert '<span class="said">a door</span><span class="truth">truth a bed</span>' in replay
+    assert re.search(r'<span class="said">([A-D])\. (chair|table|sofa|lamp)</span>', benchmark)
+    assert re.search(r'<span class="truth">truth ([A-D])\. (chair|table|sofa|lamp)</span>', benchmark)
+    assert re.search(r'<span class="said">\d\.\d</span>', benchmark)  # numbers stay as they are
 
 
 def test_what_models_and_questions_say_cannot_become_markup(pages):

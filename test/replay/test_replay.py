@@ -221,7 +221,7 @@ def test_answers_are_scored_against_truth_and_tolerance(timed, answer, score):
 
 def test_scores_hashes_and_the_growth_of_coverage_are_in_the_report(recording, tmp_path):
     asked = (
-        TimedQuestion(Question("What do you see?"), truth="6 frames", kind="mine"),
+        TimedQuestion(Question("What do you see?"), truth="6 frames", question_type="mine"),
         TimedQuestion(Question("And early?"), at_s=0.0, truth="6 frames"),
     )
     with open_source(recording) as source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.recordings.sources import VIDEO_SUFFIXES
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkQuestion, without_letters
-from spatial_mllm_ros.scoring.datasets.rows import RowError, read_rows, text_of, texts_of
+from spatial_mllm_ros.scoring.datasets.rows import Row, RowError, read_rows, text_of, texts_of
 
 Values = Mapping[str, Any]
 _ANSWER_BLOCK = re.compile(r"^\s*<answer>(.*)</answer>\s*$", re.DOTALL)
@@ -166,7 +166,7 @@ def _scanqa_question(values: Values, videos: Path, _answers: Mapping[str, Any]) 
 
 def _sqa3d_answers(folder: Path, split: str) -> Mapping[str, Any]:
     path = _one(folder, f"*sqa_annotations_{split}*.json")
-    rows = (row.values for row in read_rows(path, key="annotations") if row.values is not None)
+    rows = (row.values for row in read_rows(path, key="annotations") if isinstance(row, Row))
     return {str(values.get("question_id")): values for values in rows}
 
 
@@ -220,31 +220,25 @@ def _first(*patterns: str) -> Callable[[Path, str], list[Path]]:
     return files
 
 
-LAYOUTS: Sequence[tuple[str, Layout]] = (
-    ("vsi-bench", Layout("vsi-bench", ("full", "debiased", "pruned"), _vsi_files, _vsi_question, "", _vsi_in_split)),
-    ("spatial-mllm", Layout("vsi-bench", ("full",), _first("*vsibench*", "eval*"), _spatial_mllm_question)),
-    ("revsi", Layout("revsi", ("test",), _first("*SPLIT*"), _revsi_question)),
-    (
+LAYOUTS: Mapping[str, Layout] = {
+    "vsi-bench": Layout("vsi-bench", ("full", "debiased", "pruned"), _vsi_files, _vsi_question, "", _vsi_in_split),
+    "spatial-mllm": Layout("vsi-bench", ("full",), _first("*vsibench*", "eval*"), _spatial_mllm_question),
+    "revsi": Layout("revsi", ("test",), _first("*SPLIT*"), _revsi_question),
+    "vsi-super": Layout(
         "vsi-super",
-        Layout(
-            "vsi-super",
-            ("all", *(f"{m}mins{s}" for m in (10, 30, 60, 120, 240) for s in ("", "_streaming"))),
-            _first("test*", "*vs[cr]*"),
-            _vsi_super_question,
-            "",
-            _length_in_split,
-        ),
+        ("all", *(f"{m}mins{s}" for m in (10, 30, 60, 120, 240) for s in ("", "_streaming"))),
+        _first("test*", "*vs[cr]*"),
+        _vsi_super_question,
+        "",
+        _length_in_split,
     ),
-    ("scanqa", Layout("scanqa", ("val", "train", "test_w_obj"), _first("ScanQA_v1.0_SPLIT*"), _scanqa_question)),
-    (
+    "scanqa": Layout("scanqa", ("val", "train", "test_w_obj"), _first("ScanQA_v1.0_SPLIT*"), _scanqa_question),
+    "sqa3d": Layout(
         "sqa3d",
-        Layout(
-            "sqa3d",
-            ("test", "val", "train"),
-            _first("*balanced_questions_SPLIT*"),
-            _sqa3d_question,
-            "questions",
-            answers=_sqa3d_answers,
-        ),
+        ("test", "val", "train"),
+        _first("*balanced_questions_SPLIT*"),
+        _sqa3d_question,
+        "questions",
+        answers=_sqa3d_answers,
     ),
-)
+}

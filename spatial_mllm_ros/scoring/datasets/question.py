@@ -32,6 +32,12 @@ class BenchmarkQuestion:
     scene: str
     video: Path
 
+    def in_words(self, said: str) -> str:
+        """A truth or an answer for people: the letter of an option is followed by the option, "B" is "B. table"."""
+        letter = said.strip().rstrip(".").upper()
+        options = dict(zip(string.ascii_uppercase, self.options, strict=False))
+        return f"{letter}. {options[letter]}" if letter in options else said
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -1,4 +1,4 @@
-"""One door to the benchmarks: a folder as published in, checked questions and a list of problems out."""
+"""Reads a folder with a benchmark as it is published: checked questions, and a list of the problems met."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
-from spatial_mllm_ros.scoring.datasets.layouts import LAYOUTS, Layout
+from spatial_mllm_ros.scoring.datasets.layouts import LAYOUTS
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion, Problem
 from spatial_mllm_ros.scoring.datasets.rows import RowError, read_rows
 
 _log = logging.getLogger(__name__)
 
-LAYOUT_NAMES = tuple(name for name, _ in LAYOUTS)
+LAYOUT_NAMES = tuple(LAYOUTS)
 
 
 def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path | None = None) -> BenchmarkData:
@@ -28,7 +28,9 @@ def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path |
         ConfigurationError: an unknown layout or split.
         SourceError: no annotation file, or one that cannot be read at all, or not one usable question.
     """
-    rule = _layout(layout)
+    if layout not in LAYOUTS:
+        raise ConfigurationError(f"There is no layout {layout!r}; known: {', '.join(LAYOUT_NAMES)}.")
+    rule = LAYOUTS[layout]
     split = split or rule.splits[0]
     if split not in rule.splits:
         raise ConfigurationError(f"{layout} has no split {split!r}; it has: {', '.join(rule.splits)}.")
@@ -43,8 +45,8 @@ def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path |
     problems: list[Problem] = []
     for path in files:
         for row in read_rows(path, key=rule.key):
-            if row.values is None:
-                problems.append(Problem(row.place, "broken_line", row.message))
+            if isinstance(row, Problem):
+                problems.append(row)
                 continue
             if not rule.in_split(row.values, split):
                 continue
@@ -61,10 +63,3 @@ def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path |
     if not questions:
         raise SourceError(f"Not one question of {folder} can be used; {len(problems)} were left out, see the warnings.")
     return BenchmarkData(rule.benchmark, split, tuple(questions.values()), tuple(problems))
-
-
-def _layout(name: str) -> Layout:
-    for known, layout in LAYOUTS:
-        if known == name:
-            return layout
-    raise ConfigurationError(f"There is no layout {name!r}; known: {', '.join(LAYOUT_NAMES)}.")
