@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,19 @@ class Intrinsics:
     def matrix(self) -> np.ndarray:
         """K, float64 [3, 3], pixels."""
         return np.array([[self.fx_px, 0.0, self.cx_px], [0.0, self.fy_px, self.cy_px], [0.0, 0.0, 1.0]])
+
+    def calibration(self) -> dict[str, Any]:
+        """The fields of sensor_msgs/CameraInfo that describe this camera; header, binning and ROI are left out."""
+        k = self.matrix()
+        return {
+            "height": self.height_px,
+            "width": self.width_px,
+            "distortion_model": "plumb_bob",
+            "d": np.zeros(5),
+            "k": k.reshape(9),
+            "r": np.eye(3).reshape(9),
+            "p": np.hstack([k, np.zeros((3, 1))]).reshape(12),
+        }
 
 
 def calibrated_camera(k: Sequence[float] | np.ndarray, *, width_px: int, height_px: int) -> Intrinsics:

@@ -30,7 +30,6 @@ from std_msgs.msg import Header
 
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.geometry.poses import quaternion_from_matrix
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
 from spatial_mllm_ros.recordings.recording import counts_in_words
@@ -143,7 +142,7 @@ class Player:
             self._clock.publish(Clock(clock=_time(stamp_ns)))
         header = Header(stamp=_time(stamp_ns), frame_id=frame.camera_frame_id or _DEFAULT_FRAME_ID)
         if self._info is not None and frame.intrinsics is not None:
-            self._info.publish(_camera_info(header, frame.intrinsics))
+            self._info.publish(CameraInfo(header=header, **frame.intrinsics.calibration()))
         if self._pose is not None and frame.scene_from_cam is not None:
             self._pose.publish(_pose(stamp_ns, self._config.scene_frame, frame.scene_from_cam))
         if self._depth is not None and frame.depth_m is not None:
@@ -236,20 +235,6 @@ def _jpeg(header: Header, rgb: np.ndarray) -> CompressedImage:
     bgr = np.ascontiguousarray(rgb[:, :, ::-1])
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return CompressedImage(header=header, format="jpeg", data=_bytes(data))
-
-
-def _camera_info(header: Header, camera: Intrinsics) -> CameraInfo:
-    k = camera.matrix()
-    return CameraInfo(
-        header=header,
-        height=camera.height_px,
-        width=camera.width_px,
-        distortion_model="plumb_bob",
-        d=[0.0] * 5,
-        k=k.reshape(9),
-        r=np.eye(3).reshape(9),
-        p=np.hstack([k, np.zeros((3, 1))]).reshape(12),
-    )
 
 
 def _pose(stamp_ns: int, scene_frame: str, scene_from_cam: np.ndarray) -> PoseStamped:

@@ -27,14 +27,11 @@ from spatial_mllm_ros.recordings.bag_topics import (
     TopicSample,
     choose_topics,
 )
-from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.recording import Recording, check_depth_shape, check_pose, intrinsics_for
 from spatial_mllm_ros.recordings.transforms import PoseTrack, TransformTree
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
-
-__all__ = ["BAG_SUFFIXES", "Bag", "bag_path", "write_bag"]
 
 logger = logging.getLogger(__name__)
 

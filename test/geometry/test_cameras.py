@@ -31,3 +31,11 @@ def test_an_image_of_another_field_of_view_is_refused():
     with pytest.raises(FrameRejectedError, match="640x480 but the image is 640x360") as refused:
         Intrinsics(600.0, 590.0, 319.5, 239.5, 640, 480).for_image(640, 360)
     assert refused.value.cause == "intrinsics"
+
+
+def test_a_calibration_that_is_written_is_read_as_the_same_camera():
+    camera = Intrinsics(600.0, 590.0, 320.5, 239.5, 640, 480)
+    fields = camera.calibration()
+    assert calibrated_camera(fields["k"], width_px=fields["width"], height_px=fields["height"]) == camera
+    assert fields["p"].tolist() == [600.0, 0.0, 320.5, 0.0, 0.0, 590.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert not fields["d"].any()

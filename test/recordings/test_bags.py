@@ -8,7 +8,8 @@ from rosbags.typesys import Stores, get_typestore
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
-from spatial_mllm_ros.recordings.bags import Bag, bag_path, write_bag
+from spatial_mllm_ros.recordings.bag_writer import write_bag
+from spatial_mllm_ros.recordings.bags import Bag, bag_path
 
 from .conftest import make_frames, rotation
 

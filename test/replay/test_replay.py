@@ -10,7 +10,7 @@ from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, EncoderError, SourceError
-from spatial_mllm_ros.recordings.bags import write_bag
+from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.recordings.rgbd_folder import RgbdFolder, write_rgbd_folder
 from spatial_mllm_ros.recordings.sources import open_source
