@@ -22,7 +22,7 @@ MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # The rooms in their order: a room imports only what stands above it. The robot's rooms are the node's import closure;
 # tools may use the robot and the tools named before them, and no room of the robot uses a tool.
 ROBOT = (
-    *("__init__", "errors", "storage"),
+    *("__init__", "errors", "storage", "provenance"),
     *("geometry", "frames", "models", "engines", "encoders", "scene", "answering", "ros"),
 )
 TOOLS = (

@@ -16,7 +16,7 @@ from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.engines.choose import BackendConfig, open_backends
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.models.checkpoints.bundled import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.bundled import bundled_checkpoint
 from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm, load_spatial_mllm
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
@@ -31,7 +31,7 @@ class SessionConfig:
     """Everything a session is made of.
 
     Attributes:
-        checkpoint: folder of the model; "" for the small model in the box (``models.shipped``).
+        checkpoint: folder of the model; "" for the bundled one.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         threads: CPU threads of the models; 0 for half of the cores, so that cameras and middleware keep the rest.
         max_new_tokens: longest answer.
@@ -99,14 +99,14 @@ def open_session(config: SessionConfig) -> SpatialSession:
 
 
 def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, str]:
-    """The model of a folder ("" for the one in the box) and the device it is on; see SessionConfig.
+    """The model of a folder ("" for the bundled one) and the device it is on; see SessionConfig.
 
     Raises:
         CheckpointError: the folder is absent, damaged or incomplete.
         ConfigurationError: an unknown device, or CUDA is asked for and absent.
     """
     used = _device(device)
-    return _load(Path(checkpoint) if checkpoint else shipped_checkpoint(), used), used
+    return _load(Path(checkpoint) if checkpoint else bundled_checkpoint(), used), used
 
 
 def _load(folder: Path, device: str) -> LoadedSpatialMllm:

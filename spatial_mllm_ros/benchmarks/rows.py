@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.benchmarks.selection import coverage_rows, incremental_rows, offline_rows
+from spatial_mllm_ros.provenance import machine, versions
 from spatial_mllm_ros.recordings.sources import open_source
-from spatial_mllm_ros.report.provenance import machine, versions
 from spatial_mllm_ros.storage import write_json
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ import numpy as np
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.saved.storage import load_scene, read_scene, save_scene
+from spatial_mllm_ros.scene.saved.save_load import load_scene, read_scene, save_scene
 from spatial_mllm_ros.scene.scene import Scene
 
 _REPEATS = 3

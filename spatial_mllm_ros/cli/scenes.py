@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from spatial_mllm_ros.cli.options import Commands
 
 if TYPE_CHECKING:
-    from spatial_mllm_ros.scene.saved.storage import SavedScene
+    from spatial_mllm_ros.scene.saved.save_load import SavedScene
 
 
 def add_commands(commands: Commands) -> None:
@@ -25,7 +25,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.scene.saved.storage import read_scene
+    from spatial_mllm_ros.scene.saved.save_load import read_scene
 
     saved, _ = read_scene(arguments.folder.absolute())
     if arguments.json:

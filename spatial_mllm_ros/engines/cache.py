@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -16,21 +14,22 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from spatial_mllm_ros.engines.files import (
-    appearing_folder,
-    cache_home,
-    manifest_of,
-    private_folder,
-    read_manifest,
-)
+from spatial_mllm_ros.engines.files import private_folder, read_manifest, replaced_folder
 from spatial_mllm_ros.errors import EngineError
-from spatial_mllm_ros.storage import write_synced
+from spatial_mllm_ros.storage import (
+    bytes_sha256,
+    is_temporary,
+    json_sha256,
+    locked,
+    manifest_of,
+    remove_leftovers,
+    user_cache,
+)
 
 ENGINE_NAME = "model.engine"
 MANIFEST_NAME = "engine.json"
 TIMING_CACHE_NAME = "timing.cache"
 PROGRESS_PERIOD_S = 5.0
-_LOCK_POLL_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class EngineKey:
     @property
     def digest(self) -> str:
         """SHA-256 over all fields, hexadecimal."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return json_sha256(asdict(self))
 
     @property
     def folder_name(self) -> str:
@@ -97,7 +96,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = private_folder(cache_home() / "engines" if folder is None else folder)
+        self.folder = private_folder(user_cache() / "engines" if folder is None else folder)
 
     @property
     def timing_cache(self) -> Path:
@@ -138,12 +137,13 @@ class EngineCache:
             except EngineError as error:
                 level = logging.INFO if error.cause == "missing" else logging.WARNING
                 _log.log(level, "Building the engine %s: %s", key.folder_name, error)
-            with appearing_folder(self.folder / key.folder_name) as part, _told_regularly(key.folder_name) as tell:
+            remove_leftovers(self.folder / key.folder_name)
+            with replaced_folder(self.folder / key.folder_name) as part, _told_regularly(key.folder_name) as tell:
                 build(part / ENGINE_NAME, tell)
                 if not (part / ENGINE_NAME).is_file():
                     raise EngineError("build", f"The build of {key.folder_name} ended without an engine.")
                 content = {"key": asdict(key), "files": manifest_of(part, [ENGINE_NAME])}
-                write_synced(part / MANIFEST_NAME, (json.dumps(content, indent=2) + "\n").encode())
+                (part / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
             return self.open(key), True
 
     @contextlib.contextmanager
@@ -153,31 +153,25 @@ class EngineCache:
         Raises:
             EngineError: ``build``: another process has held it for ``wait_s``.
         """
-        descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            start_s = told_s = time.monotonic()
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    now_s = time.monotonic()
-                    if now_s - start_s > wait_s:
-                        raise EngineError(
-                            "build", f"Another process has held {name} in {self.folder} for {wait_s:.0f} s; look at it."
-                        ) from None
-                    if now_s - told_s >= PROGRESS_PERIOD_S:
-                        told_s = now_s
-                        _log.info("Waiting for another process with %s, %.0f s so far.", name, now_s - start_s)
-                    time.sleep(_LOCK_POLL_S)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(
+                    locked(
+                        self.folder / f"{name}.lock",
+                        wait_s=wait_s,
+                        waiting=lambda s: _log.info("Waiting for another process with %s, %.0f s so far.", name, s),
+                    )
+                )
+            except BlockingIOError:
+                raise EngineError(
+                    "build", f"Another process has held {name} in {self.folder} for {wait_s:.0f} s; look at it."
+                ) from None
             yield
-        finally:
-            os.close(descriptor)
 
     def engines(self, *, verify: bool = False) -> list[CachedEngine]:
         """All engines, by name; with ``verify`` their hashes are computed as well."""
         found = []
-        for folder in sorted(path for path in self.folder.iterdir() if path.is_dir() and ".part-" not in path.name):
+        for folder in sorted(path for path in self.folder.iterdir() if path.is_dir() and not is_temporary(path.name)):
             problem, key = "", {}
             try:
                 key = _check_folder(folder, None)
@@ -197,9 +191,9 @@ class EngineCache:
         for engine in removed:
             with self.locked(engine.folder.name):
                 shutil.rmtree(engine.folder, ignore_errors=True)
-        for folder in self.folder.glob("*.part-*"):
-            with self.locked(folder.name.partition(".part-")[0]):
-                shutil.rmtree(folder, ignore_errors=True)
+        for name in {path.stem for path in self.folder.iterdir() if is_temporary(path.name)}:
+            with self.locked(name):
+                remove_leftovers(self.folder / name)
         return removed
 
     def _explain_absence(self, key: EngineKey) -> NoReturn:
@@ -250,7 +244,7 @@ def _read_checked(folder: Path) -> bytes:
         raise EngineError(
             "truncated", f"{path} has {len(content)} bytes, its manifest says {stated.get('bytes')}; build it again."
         )
-    if hashlib.sha256(content).hexdigest() != stated.get("sha256"):
+    if bytes_sha256(content) != stated.get("sha256"):
         raise EngineError(
             "tampered", f"The SHA-256 of {path} is not the one in its manifest; it is refused, build it again."
         )

@@ -18,7 +18,7 @@ from spatial_mllm_ros.engines.parity import ParityRow, parity_table
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision, ProfileKind
 from spatial_mllm_ros.engines.tensorrt_engines import TensorRtHere, best_for, check_against_sample, open_tensorrt
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
-from spatial_mllm_ros.models.checkpoints.bundled import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.bundled import bundled_checkpoint
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_encoder
 from spatial_mllm_ros.models.vggt import VggtConfig
 
@@ -47,7 +47,7 @@ class ExportPlan:
 
 
 def export(checkpoint: str, plan: ExportPlan, out: Path | None) -> int:
-    """Exports every profile of ``plan`` from a checkpoint folder ("": the small model in the box)."""
+    """Exports every profile of ``plan`` from a checkpoint folder ("": the bundled one)."""
     from spatial_mllm_ros.engines.export import ExportOptions, export_profile
 
     parent = out or exports_home()
@@ -138,7 +138,7 @@ def budget() -> int:
 
 
 def _load(checkpoint: str) -> Any:
-    return load_spatial_encoder(Path(checkpoint) if checkpoint else shipped_checkpoint())
+    return load_spatial_encoder(Path(checkpoint) if checkpoint else bundled_checkpoint())
 
 
 def _export_folders() -> list[Path]:

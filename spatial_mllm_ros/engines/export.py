@@ -26,14 +26,15 @@ from spatial_mllm_ros.engines.exported import (
     ExportedModel,
     read_exported,
 )
-from spatial_mllm_ros.engines.files import appearing_folder, manifest_of
+from spatial_mllm_ros.engines.files import replaced_folder
 from spatial_mllm_ros.engines.mixed_precision import to_precision
 from spatial_mllm_ros.engines.parity import ParityRow, compare, parity_table, sample_images
 from spatial_mllm_ros.engines.profile import INPUT_NAME, EngineProfile, Precision
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
 from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.vggt import VGGT
-from spatial_mllm_ros.storage import write_synced
+from spatial_mllm_ros.provenance import code_version
+from spatial_mllm_ros.storage import manifest_of
 
 #: 20: plain operators, for TensorRT 10.3 to 10.13 (JetPack). 23: with the Attention operator, for TensorRT from 10.14
 #: and for ONNX Runtime.
@@ -110,7 +111,7 @@ def export_profile(
         program.model.metadata_props.update(_metadata(identity, profile, options.opset))
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()  # stack traces: they name the folders of whoever exports
-        with appearing_folder(folder) as part:
+        with replaced_folder(folder) as part:
             external = options.external_data
             if external is None:
                 external = sum(weight.nbytes for weight in vggt.parameters()) > EXTERNAL_DATA_ABOVE_BYTES
@@ -131,7 +132,7 @@ def _write_manifest(part: Path, stated: dict[str, str], rows: tuple[ParityRow, .
         "files": manifest_of(part, names),
         "parity": [row.to_json() for row in rows],
     }
-    write_synced(part / MANIFEST_NAME, (json.dumps(content, indent=2) + "\n").encode())
+    (part / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _run(vggt: VGGT, profile: EngineProfile, images: Tensor) -> dict[str, Tensor]:
@@ -197,10 +198,6 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _metadata(identity: ModelIdentity, profile: EngineProfile, opset: int) -> dict[str, str]:
-    try:
-        version = metadata.version("spatial-mllm-ros")
-    except metadata.PackageNotFoundError:
-        version = "source"
     return {
         "model_name": identity.name,
         "model_sha256": identity.sha256,
@@ -209,7 +206,7 @@ def _metadata(identity: ModelIdentity, profile: EngineProfile, opset: int) -> di
         "profile": json.dumps(profile.to_json(), sort_keys=True),
         "precision": profile.precision.value,
         "opset": str(opset),
-        "code_version": version,
+        "code_version": code_version(),
         "exporter": f"torch {torch.__version__}, onnxscript {metadata.version('onnxscript')}",
     }
 

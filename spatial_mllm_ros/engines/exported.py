@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.engines.files import cache_home, check_manifest, read_manifest
+from spatial_mllm_ros.engines.files import check_manifest, read_manifest
 from spatial_mllm_ros.engines.profile import EngineProfile
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
+from spatial_mllm_ros.storage import bytes_sha256, is_temporary, recovered, user_cache
 
 MANIFEST_NAME = "export.json"
 MODEL_NAME = "model.onnx"
@@ -55,7 +55,7 @@ class ExportedModel:
     def onnx_sha256(self) -> str:
         """One hash for graph and weights."""
         names = [name for name in (MODEL_NAME, DATA_NAME) if name in self.files]
-        return hashlib.sha256("".join(self.files[name]["sha256"] for name in names).encode()).hexdigest()
+        return bytes_sha256("".join(self.files[name]["sha256"] for name in names).encode())
 
     def verify(self) -> None:
         """Compares every file with the manifest.
@@ -68,7 +68,7 @@ class ExportedModel:
 
 def exports_home() -> Path:
     """Where exports go, and are looked for, unless somebody says otherwise."""
-    return cache_home() / "exports"
+    return user_cache() / "exports"
 
 
 def read_exported(folder: Path) -> ExportedModel:
@@ -104,7 +104,7 @@ def find_exported(parent: Path, *, model_sha256: str) -> tuple[list[ExportedMode
     found: list[ExportedModel] = []
     passed_over: list[str] = []
     for manifest in sorted(parent.glob(f"*/{MANIFEST_NAME}")):
-        if ".part-" in manifest.parent.name:
+        if is_temporary(manifest.parent.name) and recovered(manifest.parent.with_suffix("")) != manifest.parent:
             continue
         try:
             exported = read_exported(manifest.parent)

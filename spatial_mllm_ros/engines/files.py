@@ -1,26 +1,15 @@
-"""Files that another process may read or tamper with: private folders, hashes, appearing whole or not at all."""
+"""Files that another process may tamper with: a private folder, and files compared with their manifest."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.errors import EngineError
-from spatial_mllm_ros.storage import user_folder
-
-_CHUNK_BYTES = 1 << 22
-
-
-def cache_home() -> Path:
-    """Where this package may keep files for this user: under XDG_CACHE_HOME, otherwise ~/.cache."""
-    return user_folder("XDG_CACHE_HOME", ".cache")
+from spatial_mllm_ros.storage import PRIVATE, json_object, sha256_of, whole_folder
 
 
 def private_folder(folder: Path) -> Path:
@@ -56,26 +45,6 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def manifest_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Size and hash of files in ``folder``, by name."""
-    return {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in sorted(names)
-    }
-
-
 def check_manifest(folder: Path, manifest: Mapping[str, Mapping[str, Any]]) -> None:
     """Compares the files with what was written down about them.
 
@@ -105,39 +74,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
         EngineError: ``missing``: there is no such file; ``truncated``: it is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json_object(path.read_bytes())
     except FileNotFoundError:
         raise EngineError("missing", f"There is no {path}; make it again.") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise EngineError("truncated", f"{path} cannot be read as JSON ({error}); make it again.") from error
-    if not isinstance(content, dict):
-        raise EngineError("truncated", f"{path} does not hold a JSON object; make it again.")
-    return content
 
 
 @contextlib.contextmanager
-def appearing_folder(folder: Path) -> Iterator[Path]:
-    """A folder ``NAME.part-...`` to write to, which takes the place of ``folder`` when the block ends without an error.
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """``storage.whole_folder`` for this user alone, in the place of an earlier one.
 
     Raises:
         EngineError: ``build``: the disk is full, or the folder cannot be written.
     """
-    part = folder.with_name(f"{folder.name}.part-{secrets.token_hex(4)}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir(mode=0o700)
-        yield part
-        for path in part.iterdir():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        old = folder.with_name(f"{folder.name}.part-{secrets.token_hex(4)}")
-        if folder.exists():
-            folder.rename(old)  # a folder cannot be replaced by another in one step
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with whole_folder(folder, mode=PRIVATE, replace=True) as part:
+            yield part
     except OSError as error:
         raise EngineError(
             "build", f"{folder} could not be written: {error}. Nothing was left behind; free some space and try again."
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

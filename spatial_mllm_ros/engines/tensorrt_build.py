@@ -13,7 +13,7 @@ from typing import Any
 
 from spatial_mllm_ros.engines.profile import INPUT_NAME, EngineProfile
 from spatial_mllm_ros.errors import EngineError
-from spatial_mllm_ros.storage import write_synced
+from spatial_mllm_ros.storage import PRIVATE, write_bytes
 
 #: Part of the cache key: another set of choices makes another engine.
 BUILDER_FLAGS = "strongly-typed,no-tf32,float32-attention-decomposable"
@@ -101,11 +101,9 @@ def build_engine(
             "build",
             f"TensorRT {trt.__version__} cannot build {profile.name}: {logger.last_error or 'no reason given'}.",
         )
-    write_synced(engine_path, bytes(engine))
+    write_bytes(engine_path, bytes(engine), mode=PRIVATE)
     if cache is not None and timing_cache is not None:
-        part = timing_cache.with_name(timing_cache.name + ".part")
-        write_synced(part, bytes(config.get_timing_cache().serialize()))
-        part.replace(timing_cache)
+        write_bytes(timing_cache, bytes(config.get_timing_cache().serialize()), mode=PRIVATE)
 
 
 def _let_float32_attention_be_decomposed(trt: Any, network: Any) -> None:

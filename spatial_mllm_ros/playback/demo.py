@@ -15,7 +15,7 @@ import numpy as np
 
 from spatial_mllm_ros.answering.answer import Status
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.models.checkpoints.bundled import shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.bundled import bundled_checkpoint
 from spatial_mllm_ros.msg import FrameSelection
 from spatial_mllm_ros.playback.live_run import (
     STARTUP_S,
@@ -80,7 +80,7 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
     speed = 1
     with contextlib.ExitStack() as stack:
         recording = None if source is None else stack.enter_context(open_source(source))
-        strengths = known_strengths(Path(checkpoint) if checkpoint else shipped_checkpoint())
+        strengths = known_strengths(Path(checkpoint) if checkpoint else bundled_checkpoint())
         if source is None or recording is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spatial_mllm_demo_")))
             _say(f"No recording given: rendering a walk through room {_ROOM} of the test split, never trained on.")

@@ -21,10 +21,10 @@ from spatial_mllm_ros.playback.live_run import (
     running,
     use_own_domain,
 )
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
 from spatial_mllm_ros.recordings.sources import open_source
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
-from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.ros.conversions import stamp_ns
 from spatial_mllm_ros.storage import write_json
 

@@ -15,6 +15,7 @@ from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.replay.coverage_figures import CoverageFigures, SeenFrame, union_keys
 from spatial_mllm_ros.report.charts import PATH, SELECTED, UNIFORM
 from spatial_mllm_ros.scene.voxels import voxel_centres
+from spatial_mllm_ros.storage import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,9 +143,8 @@ def write_picture(
     axes = plan.add_axes((0.085, 0.2, 0.895, 0.7))
     _draw_map(axes, contact, seen, figures, fine_voxel_size, with_truth=bool(known.outlines or known.things))
     _draw_known(axes, known, map_plane([frame.scene_from_cam for frame in seen]))
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", metadata={"Software": None})
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
 
 
 def _image_size(count: int, columns: int, aspect: float) -> tuple[float, float]:

@@ -30,10 +30,9 @@ from spatial_mllm_ros.replay.picture import ContactFrame, write_picture
 from spatial_mllm_ros.replay.results import AskedQuestion, ReplayTrace, Report
 from spatial_mllm_ros.replay.scene_recorder import SceneRecorder
 from spatial_mllm_ros.replay.scores import combined_json, replay_table, score_of, table_of
-from spatial_mllm_ros.report.provenance import json_sha256, path_sha256
 from spatial_mllm_ros.report.thumbnails import thumbnail_jpeg
 from spatial_mllm_ros.scene.records import Selection
-from spatial_mllm_ros.storage import write_json
+from spatial_mllm_ros.storage import json_sha256, sha256_of, write_json
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.answering.session import SpatialSession
@@ -134,9 +133,9 @@ def replay_all(
     configuration = _configuration_json(config)
     reports = []
     for number, (path, timed) in enumerate(zip(sources, asked, strict=True)):
-        hashes = {"recording": path_sha256(path)} if path.exists() else {}
+        hashes = {"recording": sha256_of(path)} if path.exists() else {}
         if (file := files[number]) is not None:
-            hashes["questions"] = path_sha256(file)
+            hashes["questions"] = sha256_of(file)
         with open_source(path, rate_hz=source_rate_hz, topics=bag_topics) as recording:
             own = folder_of(out_dir, number, recording.name, len(sources))
             session = open_session(config)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spatial_mllm_ros.answering.answer import Answer
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.replay.coverage_figures import CoverageFigures, CoverageSample, SeenFrame
-from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.scene.records import Selection
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from spatial_mllm_ros.answering.answer import Answer, Status
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
-from spatial_mllm_ros.report.provenance import versions
 from spatial_mllm_ros.scoring.score_table import ScoreTable
 from spatial_mllm_ros.scoring.scorers.averages import grouped_figures
 from spatial_mllm_ros.scoring.scorers.base import Figure, ScoredQuestion, ScorerInfo

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.storage import write_bytes
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
@@ -92,7 +93,7 @@ class Browser:
         width, height = self.run("return [window.innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, height_px), "scale": 1}
         shot = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-        path.write_bytes(base64.b64decode(shot["data"]))
+        write_bytes(path, base64.b64decode(shot["data"]))
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.report.charts import ScoreBar, latency_chart, score_chart
 from spatial_mllm_ros.report.page import ChartBlock, TableBlock, Tile
-from spatial_mllm_ros.report.provenance import versions
 
 
 def random_weights_notice(model: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from spatial_mllm_ros.scene_questions.balance import balanced_questions
 from spatial_mllm_ros.scene_questions.evidence import Evidence, Limits
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
+from spatial_mllm_ros.storage import write_text
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d2733;--paper:#fbfaf7;--soft:#e9e6df;--accent:#0b6e6e}
@@ -60,7 +61,7 @@ def write_rooms_page(path: Path, seeds: Sequence[int], *, per_type: int = 1, con
         f"{body}</body></html>"
     )
     try:
-        path.write_text(page, encoding="utf-8")
+        write_text(path, page)
     except OSError as error:
         raise SourceError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
 

@@ -16,6 +16,7 @@ from spatial_mllm_ros.recordings.rgbd_folder import write_rgbd_folder
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig, make_clips
 from spatial_mllm_ros.rooms.renderer.sensor import CAMERAS
 from spatial_mllm_ros.scene_questions.scene_annotation import write_scene
+from spatial_mllm_ros.storage import whole_file
 
 FORMATS = ("mcap", "sqlite3", "video", "rgbd")
 
@@ -80,6 +81,11 @@ def write_clip(path: Path, clip: Clip, form: str, rate_hz: float) -> None:
 
 def _write_video(path: Path, frames: Iterable[Frame], rate_hz: float) -> None:
     """MPEG-4 in an .mp4 file: the codec that every build of OpenCV has."""
+    with whole_file(path) as part:
+        _write_frames(part, frames, rate_hz)
+
+
+def _write_frames(path: Path, frames: Iterable[Frame], rate_hz: float) -> None:
     writer = None
     try:
         for frame in frames:
@@ -87,7 +93,7 @@ def _write_video(path: Path, frames: Iterable[Frame], rate_hz: float) -> None:
                 height, width = frame.rgb.shape[:2]
                 writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate_hz, (width, height))
                 if not writer.isOpened():
-                    raise SourceError(f"{path} cannot be written as a video; is the folder writable?")
+                    raise SourceError(f"OpenCV cannot write the video {path}; is the folder writable?")
             writer.write(np.ascontiguousarray(frame.rgb[:, :, ::-1]))
     finally:
         if writer is not None:

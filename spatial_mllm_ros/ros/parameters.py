@@ -13,7 +13,7 @@ from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.engines.choose import BACKENDS
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.saved.storage import SceneOrigin, default_root
+from spatial_mllm_ros.scene.saved.save_load import SceneOrigin, default_root
 
 
 @dataclass(frozen=True)

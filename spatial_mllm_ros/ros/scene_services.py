@@ -17,7 +17,7 @@ from rclpy.task import Future
 
 from spatial_mllm_ros.errors import SpatialMllmError, StorageError
 from spatial_mllm_ros.ros.worker import SessionWorker
-from spatial_mllm_ros.scene.saved.storage import SavedScene, SceneOrigin, read_scene, write_scene
+from spatial_mllm_ros.scene.saved.save_load import SavedScene, SceneOrigin, read_scene, write_scene
 from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.srv import LoadScene, SaveScene
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.geometry.oriented_boxes import OrientedBox
+from spatial_mllm_ros.storage import write_text
 
 FORMAT = "spatial_mllm_ros/scene"
 VERSION = 1
@@ -183,7 +184,7 @@ def write_scene(path: Path, scene: SceneAnnotation) -> None:
         body = ",\n".join(json.dumps(entry) for entry in entries)
         lines.append(f'"{name}": [\n{body}\n]')
     try:
-        path.write_text(",\n".join(lines) + "}\n", encoding="utf-8")
+        write_text(path, ",\n".join(lines) + "}\n")
     except OSError as error:
         raise SourceError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
 

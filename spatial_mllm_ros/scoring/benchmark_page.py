@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from spatial_mllm_ros.report.parts import (
     score_charts,
     score_tile,
 )
-from spatial_mllm_ros.report.provenance import json_sha256
 from spatial_mllm_ros.report.thumbnails import data_uri
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion
 from spatial_mllm_ros.scoring.runner.results_file import StoredAnswer
 from spatial_mllm_ros.scoring.score_table import ScoreTable, scored_question
 from spatial_mllm_ros.scoring.scorers.base import Scorer
+from spatial_mllm_ros.storage import bytes_sha256, json_sha256
 
 STRIPS_FOLDER = "frames"
 _PICTURE_BYTES = 8 << 20  # of JPEGs on one page; a page of 5,000 questions must still open on a phone
@@ -29,7 +28,7 @@ _PICTURE_BYTES = 8 << 20  # of JPEGs on one page; a page of 5,000 questions must
 
 def strip_key(clip: Path) -> str:
     """Name of the picture of a clip's frames; the same for the same path."""
-    return hashlib.sha256(str(clip).encode()).hexdigest()[:12]
+    return bytes_sha256(str(clip).encode())[:12]
 
 
 def write_benchmark_page(

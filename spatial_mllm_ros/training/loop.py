@@ -7,6 +7,7 @@ are what a state holds.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -238,19 +239,17 @@ def _save(
     keep: int,
     accelerator: Accelerator,
 ) -> None:
-    if is_sharded(accelerator):
-        part = [str(folder.part_for(step))] if folder is not None else [""]
-        part = _from_first_process(part)
-        accelerator.save_state(part[0])
-        accelerator.wait_for_everyone()
-        if folder is not None:
-            folder.finish_state(Path(part[0]), keep)
-    elif folder is not None:
-        path = folder.part_for(step)
-        trained = {name: value.detach() for name, value in trained_parameters(accelerator.unwrap_model(model)).items()}
-        states = [optimiser.state_dict() for optimiser in optimisers]
-        torch.save({"step": step, "trained": trained, "optimisers": states}, path / _STATE_FILE)
-        folder.finish_state(path, keep)
+    new_state = contextlib.nullcontext(Path()) if folder is None else folder.new_state(step, keep=keep)
+    with new_state as part:
+        if is_sharded(accelerator):
+            accelerator.save_state(_from_first_process([str(part)])[0])
+            accelerator.wait_for_everyone()
+        elif folder is not None:
+            trained = {
+                name: value.detach() for name, value in trained_parameters(accelerator.unwrap_model(model)).items()
+            }
+            states = [optimiser.state_dict() for optimiser in optimisers]
+            torch.save({"step": step, "trained": trained, "optimisers": states}, part / _STATE_FILE)
     accelerator.wait_for_everyone()
 
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-import platform
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spatial_mllm_ros.errors import SampleRejectedError, TrainingError
+from spatial_mllm_ros.provenance import machine, versions
+from spatial_mllm_ros.storage import is_temporary, remove_leftovers, whole_file, whole_folder, write_text
 from spatial_mllm_ros.training.config_cli import changed_options
 
 _LOG = logging.getLogger(__name__)
-_PACKAGES = ("spatial-mllm-ros", "torch", "transformers", "accelerate", "deepspeed", "numpy", "tokenizers")
+_PACKAGES = ("accelerate", "deepspeed", "tokenizers")
 _DESCRIPTION = "run.json"
 _STATES = "states"
 _STATE_PREFIX = "step-"
@@ -51,35 +52,27 @@ class RunFolder:
         if self._description.is_file():
             self._check_same(json.loads(self._description.read_text(encoding="utf-8")), description)
         self._states.mkdir(parents=True, exist_ok=True)
-        for leftover in self._states.glob("*.part"):
-            shutil.rmtree(leftover)
+        for name in {path.stem for path in self._states.iterdir() if is_temporary(path.name)}:
+            remove_leftovers(self._states / name)
         if not self._description.is_file():
-            content = {**description, "versions": versions(), "machine": machine()}
-            _write_whole(self._description, json.dumps(content, indent=2) + "\n")
+            content = {**description, "versions": versions(*_PACKAGES), "machine": machine() | _processes()}
+            write_text(self._description, json.dumps(content, indent=2) + "\n")
 
-    def part_for(self, step: int) -> Path:
-        """An empty folder to write the state after ``step`` steps to; ``finish_state`` makes it count."""
-        part = self._states / f"{_STATE_PREFIX}{step:09d}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        return part
+    @contextlib.contextmanager
+    def new_state(self, step: int, *, keep: int) -> Iterator[Path]:
+        """An empty folder to write the state after ``step`` steps to; it counts when the block ends without an error.
 
-    def finish_state(self, part: Path, keep: int) -> None:
-        """Gives a written state its name, and removes all but the ``keep`` newest ones."""
-        for file in part.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        final = part.with_suffix("")
-        shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
-        _flush(self._states)
+        Then all but the ``keep`` newest states are removed.
+        """
+        with whole_folder(self._states / f"{_STATE_PREFIX}{step:09d}", replace=True) as part:
+            yield part
         for old in states_of(self.path)[:-keep]:
             shutil.rmtree(old)
 
     def rewind(self, step: int) -> None:
         """Drops the figures of steps after ``step``, which a resumed run is going to make again."""
         kept = [row for row in self.metrics() if row["step"] <= step]
-        _write_whole(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Adds the figures of one step (``step`` counts from 1)."""
@@ -168,7 +161,7 @@ def refuse_a_run(path: Path, *, resume: bool) -> None:
 
 def states_of(run: Path) -> list[Path]:
     """The folders of a run's whole states, oldest first; ``step_of`` tells how many steps each has behind it."""
-    return sorted(path for path in (run / _STATES).glob(f"{_STATE_PREFIX}*") if path.suffix != ".part")
+    return sorted(path for path in (run / _STATES).glob(f"{_STATE_PREFIX}*") if not is_temporary(path.name))
 
 
 def step_of(state: Path) -> int:
@@ -193,44 +186,13 @@ def draw_losses(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) ->
     axes.plot(steps, smooth, color="tab:blue", label="smoothed")
     axes.set(xlabel="optimiser step", ylabel="loss", title=title)
     axes.legend()
-    part = path.with_suffix(".part")
-    figure.savefig(part, format="png", dpi=110)
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=110)
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what comes out."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """What the run started on, with how many processes of how many threads."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+def _processes() -> dict[str, Any]:
     return {
-        "system": platform.platform(),
-        "cpus": os.cpu_count(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # of the launcher
         "threads": torch.get_num_threads(),
-        "gpus": gpus,
+        "gpus": torch.cuda.device_count(),
     }
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    _flush(part)
-    part.replace(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

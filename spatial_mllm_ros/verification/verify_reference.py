@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.report.provenance import versions
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.storage import write_json
 from spatial_mllm_ros.verification.checks import Check
 

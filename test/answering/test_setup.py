@@ -58,5 +58,5 @@ def test_a_small_checkpoint_in_half_precision_runs_in_single_on_a_cpu(random_che
 
 
 def test_the_model_in_the_box_runs_where_no_other_is_named(random_checkpoint, monkeypatch):
-    monkeypatch.setattr("spatial_mllm_ros.answering.setup.shipped_checkpoint", lambda: random_checkpoint)
+    monkeypatch.setattr("spatial_mllm_ros.answering.setup.bundled_checkpoint", lambda: random_checkpoint)
     assert load_checkpoint("", "cpu")[0].identity.name == "random-tiny"

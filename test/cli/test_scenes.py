@@ -8,7 +8,7 @@ from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.saved.storage import SceneOrigin, save_scene
+from spatial_mllm_ros.scene.saved.save_load import SceneOrigin, save_scene
 from spatial_mllm_ros.scene.scene import Scene
 
 

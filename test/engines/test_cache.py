@@ -12,7 +12,6 @@ import pytest
 
 from spatial_mllm_ros.engines import cache as cache_module
 from spatial_mllm_ros.engines.cache import ENGINE_NAME, MANIFEST_NAME, EngineCache, EngineKey
-from spatial_mllm_ros.engines.files import cache_home
 from spatial_mllm_ros.errors import EngineError
 
 KEY = EngineKey(
@@ -67,7 +66,7 @@ def test_the_cache_is_in_the_users_cache_folder_and_never_in_a_shared_one(tmp_pa
     assert EngineCache().folder == tmp_path / "xdg" / "spatial_mllm_ros" / "engines"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_home() == tmp_path / "home" / ".cache" / "spatial_mllm_ros"
+    assert EngineCache().folder == tmp_path / "home" / ".cache" / "spatial_mllm_ros" / "engines"
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o750, 0o701])
@@ -297,7 +296,6 @@ def test_a_builder_that_dies_does_not_block_the_next_one(tmp_path):
     assert process.exitcode == 9
     cache = EngineCache(tmp_path / "engines")
     assert cache.get_or_build(KEY, build, wait_s=0.0) == (CONTENT, True)
-    cache.prune(keep=lambda engine: True)
     assert not list(cache.folder.glob("*.part-*"))
 
 

@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from spatial_mllm_ros.errors import ConfigurationError  # noqa: E402
 from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer  # noqa: E402
 from spatial_mllm_ros.ros.parameters import SPECS, NodeParameters  # noqa: E402
-from spatial_mllm_ros.scene.saved.storage import SceneOrigin  # noqa: E402
+from spatial_mllm_ros.scene.saved.save_load import SceneOrigin  # noqa: E402
 from spatial_mllm_ros.srv import LoadScene, SaveScene, SpatialQuery  # noqa: E402
 
 SECOND_NS = 1_000_000_000

@@ -1,4 +1,4 @@
-"""The files that come with the package: where they are, however it was installed, and the checkpoint among them."""
+"""The files that are installed with the package, wherever that is, and the bundled checkpoint among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import spatial_mllm_ros
 from spatial_mllm_ros.errors import CheckpointError
 
 PACKAGE = "spatial_mllm_ros"
-#: The small model in the box: what runs where no other checkpoint is named.
+#: The bundled model, which runs where no other checkpoint is named.
 CHECKPOINT = "tiny-rooms"
 
 
@@ -24,8 +24,8 @@ def installed_share() -> Path | None:
     return None
 
 
-def shipped_checkpoint() -> Path:
-    """The folder of the small model in the box: of the source checkout where the package runs from one, else installed.
+def bundled_checkpoint() -> Path:
+    """The folder of the bundled model: that of the source checkout where the package runs from one, else the installed.
 
     Raises:
         CheckpointError: it is not there.
@@ -38,6 +38,6 @@ def shipped_checkpoint() -> Path:
             return folder
     looked = ", ".join(str(folder) for folder in candidates)
     raise CheckpointError(
-        f"The small model {CHECKPOINT} did not come with this installation (looked for {looked}). Install it again "
+        f"The bundled model {CHECKPOINT} is not in this installation (looked for {looked}). Install it again "
         "from a complete checkout, or name the folder of a model: --checkpoint, or the node's parameter checkpoint."
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from spatial_mllm_ros.errors import CheckpointError
+from spatial_mllm_ros.storage import json_object, whole_folder
 
 CONFIG_NAME = "config.json"
 SINGLE_NAME = "model.safetensors"
@@ -104,9 +103,7 @@ def write_checkpoint(
     texts: Mapping[str, str] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Writes a checkpoint folder that ``read_checkpoint`` reads: all of it, or nothing.
-
-    Everything goes to a ``.part`` folder beside it first, which then takes the name. Same input, same bytes.
+    """Writes a checkpoint folder that ``read_checkpoint`` reads: all of it, or nothing. Same input, same bytes.
 
     Args:
         folder: must not exist yet; what is there is never overwritten.
@@ -122,17 +119,11 @@ def write_checkpoint(
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another name or remove it first.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
-        try:
+        with whole_folder(folder) as part:
             _write_json(part / CONFIG_NAME, config)
             for name, content in (texts or {}).items():
                 (part / name).write_text(content, encoding="utf-8")
             _write_weights(part, tensors, max_shard_bytes)
-            part.chmod(0o755)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)  # it is gone when all went well
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written ({error}).") from error
 
@@ -172,12 +163,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read, is not JSON, or is not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json_object(path.read_bytes())
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error}). {_FETCH_AGAIN}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a JSON object. {_FETCH_AGAIN}")
-    return content
 
 
 def _read_config(folder: Path, *, required: bool) -> dict[str, Any]:

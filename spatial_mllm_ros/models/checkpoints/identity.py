@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 UNKNOWN_LICENCE = "unknown"
-_CHUNK_BYTES = 1 << 22
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _LICENCE_LINE = re.compile(r"^license(?:_name)?:[ \t]*['\"]?([^'\"\n#]+)", re.MULTILINE)
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md")
@@ -21,24 +19,10 @@ class ModelIdentity:
     """Which model answered."""
 
     name: str  #: checkpoint folder name
-    sha256: str  #: hash over the weight files, hexadecimal
+    sha256: str  #: ``storage.sha256_of`` the weight files
     architecture: str  #: e.g. "Spatial-MLLM v1.1"
     licence: str  #: of the weights; "unknown" where the folder does not say
     random_weights: bool  #: True: the weights were never trained, the text means nothing
-
-
-def weights_sha256(files: Sequence[Path]) -> str:
-    """SHA-256 over the bytes of ``files`` in order of their names; of a single file, what ``sha256sum`` prints.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(files, key=lambda file: file.name):
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def licence_of(folder: Path, config: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from spatial_mllm_ros.models.checkpoints.files import (
     read_json,
     write_checkpoint,
 )
-from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity, licence_of, weights_sha256
+from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity, licence_of
 from spatial_mllm_ros.models.checkpoints.layouts import (
     FUSION_OF,
     TIED_KEY,
@@ -42,6 +42,7 @@ from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget
 from spatial_mllm_ros.models.spatial_mllm.tokenization import TOKENIZER_NAME, ChatTokenizer
 from spatial_mllm_ros.models.vggt import VGGT
+from spatial_mllm_ros.storage import sha256_of
 
 _LOG = logging.getLogger(__name__)
 _HEADS_IN_FLOAT32 = ("camera_head.", "depth_head.", "point_head.")
@@ -197,7 +198,7 @@ def identity_of(files: CheckpointFiles) -> ModelIdentity:
         raise CheckpointError(f"random_weights in config.json is {random_weights!r}; expected true or false.")
     return ModelIdentity(
         name=files.folder.resolve().name,
-        sha256=weights_sha256(files.files),
+        sha256=sha256_of(*files.files),
         architecture=layout_of(files.shapes).value,
         licence=licence_of(files.folder, files.config),
         random_weights=random_weights,

@@ -1,32 +1,37 @@
-"""Folders that appear whole or not at all, and are read only when every byte is the one that was written.
+"""Folders of saved scenes: replaced whole or not at all, and read only when every byte is the one that was written.
 
-A folder is written beside its place, as NAME.part, and renamed. One that is there already is renamed to NAME.previous
-for that moment, and is found there if the process ends just then; so at every instant an old or the new folder is
-whole. What a killed process left behind is removed by the next one that writes to the same place.
+``storage.whole_folder`` writes them. What a killed process left behind is removed by the next one that writes to the
+same place, and an earlier folder that was being replaced at that moment is read where it is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import hashlib
 import json
 import os
 import re
-import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from spatial_mllm_ros.errors import StorageError
-from spatial_mllm_ros.storage import sync_folder, write_synced
+from spatial_mllm_ros.storage import (
+    PRIVATE,
+    bytes_sha256,
+    is_temporary,
+    json_object,
+    leftovers,
+    locked,
+    manifest_of,
+    recovered,
+    remove_leftovers,
+    whole_folder,
+)
 
 MANIFEST_NAME = "manifest.json"
 _MAX_MANIFEST_BYTES = 256 << 20  # one MiB is enough for a thousand frames
 _MAX_PATH_BYTES = 4096
-_PART, _PREVIOUS = ".part", ".previous"
 _OURS = re.compile(r"manifest\.json|voxels\.npy|(image|depth|points|confidence)_\d{1,20}\.(jpg|png|npy)")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -58,8 +63,8 @@ def checked_path(directory: str | os.PathLike[str], root: Path | None = None) ->
         raise _bad_path(shown, "is too long")
     if ".." in path.parts:
         raise _bad_path(shown, "goes up by '..'")
-    if not path.name or path.name.endswith((_PART, _PREVIOUS)):
-        raise _bad_path(shown, f"is no name for a scene: it must have one, and not end in {_PART} or {_PREVIOUS}")
+    if not path.name or is_temporary(path.name):
+        raise _bad_path(shown, "is no name for a scene: folders that are being written have such names")
     try:
         place = path.parent.resolve(strict=True) / path.name
         if place.is_symlink():
@@ -81,62 +86,40 @@ def replace_folder(place: Path, format_name: str, write: Callable[[Path], Mappin
     Args:
         place: as ``checked_path`` gives it.
         format_name: as the manifest's "format"; a folder at ``place`` is replaced only if it is of this format too.
-        write: given an empty folder; writes files to it (``write_synced``) and returns the manifest without the hashes
-            of files and of itself, which are added here.
+        write: given an empty folder; writes files to it and returns the manifest without the hashes of files and of
+            itself, which are added here.
 
     Raises:
         StorageError: ``occupied``, ``busy``, ``disk``, ``permission``; what was there before is there still.
     """
-    part, previous = _beside(place, _PART), _beside(place, _PREVIOUS)
     try:
-        with _alone_in(place.parent):
-            _finish_what_was_interrupted(place)
-            if os.path.lexists(place):
-                _refuse_to_replace_another(place, format_name)
-            part.mkdir(mode=0o700)
-            try:
+        with locked(place.parent):
+            _refuse_to_replace_another(place, format_name)
+            _refuse_other_leftovers(place)
+            remove_leftovers(place)
+            with whole_folder(place, mode=PRIVATE, replace=True) as part:
                 manifest = {"format": format_name, **write(part)}
-                manifest["files"] = {entry.name: _entry_of(entry) for entry in sorted(part.iterdir())}
-                write_synced(part / MANIFEST_NAME, _sealed(manifest))
-                sync_folder(part)
-                _exchange(place, part, previous)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-            shutil.rmtree(previous, ignore_errors=True)
+                manifest["files"] = manifest_of(part, (path.name for path in part.iterdir()))
+                (part / MANIFEST_NAME).write_bytes(_sealed(manifest))
+    except BlockingIOError:
+        raise StorageError(
+            "busy", f"Another process is saving a scene in {place.parent}; try again when it has ended."
+        ) from None
     except OSError as error:
         _explain(place, error)
 
 
-def _exchange(place: Path, part: Path, previous: Path) -> None:
-    earlier = place.exists()
-    if earlier:
-        place.rename(previous)  # a folder cannot be replaced by another in one step
-    try:
-        part.rename(place)
-    except OSError:
-        if earlier:
-            previous.rename(place)
-        raise
-    sync_folder(place.parent)
-
-
-def _finish_what_was_interrupted(place: Path) -> None:
-    """Removes an unfinished folder, and brings an earlier one back that was being replaced or throws it away."""
-    part, previous = _beside(place, _PART), _beside(place, _PREVIOUS)
-    for left in (part, previous):
-        if os.path.lexists(left) and (left.is_symlink() or not _only_ours(left)):
+def _refuse_other_leftovers(place: Path) -> None:
+    for path in leftovers(place):
+        if path.is_symlink() or not _only_ours(path):
             raise StorageError(
-                "occupied", f"{left} is in the way and is not what an interrupted save leaves; move it away."
+                "occupied", f"{path} is in the way and is not what an interrupted save leaves; move it away."
             )
-    if part.exists():
-        shutil.rmtree(part)
-    if previous.exists() and place.exists():
-        shutil.rmtree(previous)
-    elif previous.exists():
-        previous.rename(place)
 
 
 def _refuse_to_replace_another(place: Path, format_name: str) -> None:
+    if not os.path.lexists(place):
+        return
     try:
         found = json.loads((place / MANIFEST_NAME).read_bytes())["format"] if _only_ours(place) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -151,22 +134,6 @@ def _refuse_to_replace_another(place: Path, format_name: str) -> None:
 
 def _only_ours(folder: Path) -> bool:
     return folder.is_dir() and all(_OURS.fullmatch(entry.name) and entry.is_file() for entry in folder.iterdir())
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other processes from saving in ``folder``; the lock ends with the process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                "busy", f"Another process is saving a scene in {folder}; try again when it has ended."
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _explain(place: Path, error: OSError) -> NoReturn:
@@ -195,8 +162,7 @@ class SavedFolder:
     """
 
     def __init__(self, place: Path, *, format_name: str, version: int) -> None:
-        previous = _beside(place, _PREVIOUS)
-        self.folder = previous if not os.path.lexists(place) and previous.is_dir() else place
+        self.folder = recovered(place)
         if not self.folder.is_dir():
             raise StorageError("missing", f"There is no folder {place}; name one that save_scene wrote.")
         content = self._bytes(MANIFEST_NAME, _MAX_MANIFEST_BYTES)
@@ -236,7 +202,7 @@ class SavedFolder:
                 "tampered", f"{self.folder / MANIFEST_NAME} uses {name!r} and does not list it. Use another copy."
             )
         content = self._bytes(name, entry["bytes"])
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        if bytes_sha256(content) != entry["sha256"]:
             raise StorageError(
                 "tampered",
                 f"The SHA-256 of {self.folder / name} is not the one in its manifest; it is refused. Use another copy, "
@@ -285,14 +251,13 @@ class SavedFolder:
 
 def _checked_manifest(content: bytes, folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        return json_object(content)
+    except ValueError as error:
         raise StorageError(
             "truncated", f"{folder / MANIFEST_NAME} cannot be read as JSON ({error}); use another copy."
         ) from error
-    if not isinstance(manifest, dict):
-        raise StorageError("foreign", f"{folder / MANIFEST_NAME} does not hold a JSON object; it is no saved scene.")
-    return manifest
+    except TypeError as error:
+        raise StorageError("foreign", f"{folder / MANIFEST_NAME} is no manifest: {error}. Use another copy.") from error
 
 
 def _check_seal(manifest: Mapping[str, Any], folder: Path) -> None:
@@ -317,16 +282,7 @@ def _sealed(manifest: Mapping[str, Any]) -> bytes:
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _entry_of(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _beside(place: Path, suffix: str) -> Path:
-    return place.with_name(place.name + suffix)
+    return bytes_sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _names(names: list[str]) -> str:

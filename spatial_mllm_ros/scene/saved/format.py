@@ -25,7 +25,6 @@ from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.scene.records import PlacedFrame
 from spatial_mllm_ros.scene.saved.content import GridState, HeldAnchor, HeldFrame, SceneContent
 from spatial_mllm_ros.scene.voxels import MAX_LEVEL
-from spatial_mllm_ros.storage import write_synced
 
 FORMAT_NAME = "spatial_mllm_scene"
 VERSION = 1
@@ -48,7 +47,7 @@ def write_content(content: SceneContent, folder: Path) -> dict[str, Any]:
     frames += [_frame_entry(HeldFrame(a.anchor.frame, None, in_ring=False), _ANCHOR, folder) for a in loose]
     anchors = [_anchor_entry(a, folder) for a in content.anchors]
     keys = [h.placed.fine_keys for h in content.held if h.placed is not None] + [a.fine_keys for a in content.anchors]
-    write_synced(folder / _VOXELS, _npy(np.concatenate([_NO_KEYS, *keys])))
+    (folder / _VOXELS).write_bytes(_npy(np.concatenate([_NO_KEYS, *keys])))
     return {
         "epoch": content.epoch,
         "scale_source": None if content.scale_source is None else content.scale_source.value,
@@ -139,13 +138,13 @@ def _check_consistent(content: SceneContent) -> None:
 def _frame_entry(held: HeldFrame, role: str, folder: Path) -> dict[str, Any]:
     frame, placed = held.frame, held.placed
     bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
-    write_synced(folder / _image_name(frame.stamp_ns), _encoded(".jpg", bgr, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    (folder / _image_name(frame.stamp_ns)).write_bytes(_encoded(".jpg", bgr, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
     if frame.depth_m is not None:
         millimetres = np.rint(frame.depth_m * np.float32(1000))
         with np.errstate(invalid="ignore"):
             usable = (millimetres >= 1) & (millimetres <= _MOST_MM)
         stored = np.where(usable, millimetres, 0).astype(np.uint16)
-        write_synced(folder / _depth_name(frame.stamp_ns), _encoded(".png", stored, cv2.IMWRITE_PNG_COMPRESSION, 1))
+        (folder / _depth_name(frame.stamp_ns)).write_bytes(_encoded(".png", stored, cv2.IMWRITE_PNG_COMPRESSION, 1))
     return {
         "stamp_ns": frame.stamp_ns,
         "role": role,
@@ -216,8 +215,8 @@ def _grid(entry: Mapping[str, Any]) -> GridState:
 
 def _anchor_entry(held: HeldAnchor, folder: Path) -> dict[str, Any]:
     geometry, stamp_ns = held.anchor.geometry, held.anchor.frame.stamp_ns
-    write_synced(folder / f"points_{stamp_ns}.npy", _npy(geometry.points_scene.astype(np.float32, copy=False)))
-    write_synced(folder / f"confidence_{stamp_ns}.npy", _npy(geometry.confidence.astype(np.float32, copy=False)))
+    (folder / f"points_{stamp_ns}.npy").write_bytes(_npy(geometry.points_scene.astype(np.float32, copy=False)))
+    (folder / f"confidence_{stamp_ns}.npy").write_bytes(_npy(geometry.confidence.astype(np.float32, copy=False)))
     return {
         "stamp_ns": stamp_ns,
         "voxels": len(held.fine_keys),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatial_mllm_ros.models.checkpoints.files import read_checkpoint
-from spatial_mllm_ros.models.checkpoints.identity import weights_sha256
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.scene_questions.balance import AnswerBalancer
 from spatial_mllm_ros.scene_questions.builder import candidate_questions
@@ -17,6 +16,7 @@ from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.scoring.rooms.results import RESULTS_FILE, Strength, read_results, strengths_of
 from spatial_mllm_ros.scoring.rooms.table import score_answer
+from spatial_mllm_ros.storage import sha256_of
 
 _log = logging.getLogger(__name__)
 _UNITS = {QuestionType.DISTANCE: " m", QuestionType.SIZE: " cm", QuestionType.ROOM: " m^2"}
@@ -53,7 +53,7 @@ def known_strengths(checkpoint: Path) -> KnownStrengths:
     if not path.is_file():
         return KnownStrengths()
     results = read_results(path)
-    if results["model"]["sha256"] != weights_sha256(read_checkpoint(checkpoint).files):
+    if results["model"]["sha256"] != sha256_of(*read_checkpoint(checkpoint).files):
         _log.warning("%s is about other weights than those beside it; make it again, it is not used.", path)
         return KnownStrengths()
     settings = results["settings"]

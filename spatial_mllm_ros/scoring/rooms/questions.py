@@ -16,6 +16,7 @@ from spatial_mllm_ros.scene_questions.balance import balance_table, balanced_que
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.scoring.rooms.language_baselines import blind_scores
+from spatial_mllm_ros.storage import write_text
 
 _BATCH = 16
 
@@ -37,7 +38,7 @@ def write_questions(path: Path, questions: Iterable[SceneQuestion]) -> int:
     lines = [json.dumps(question.record(number)) for number, question in enumerate(questions)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
     except OSError as error:
         raise SourceError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
     return len(lines)

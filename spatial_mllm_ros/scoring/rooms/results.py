@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.errors import SourceError
-from spatial_mllm_ros.report.provenance import machine, versions
+from spatial_mllm_ros.provenance import machine, versions
 from spatial_mllm_ros.scene_questions.balance import balance_table
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType
 from spatial_mllm_ros.scoring.rooms.run import ArmInfo, RoomsRun

@@ -6,7 +6,7 @@ question. Several processes write a file each, and all read all of them.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
+from spatial_mllm_ros.storage import locked
 
 _PATTERN = "answers*.jsonl"
 
@@ -56,16 +57,17 @@ class ResultsFile:
             self._file: BinaryIO = (folder / name).open("a+b")
         except OSError as error:
             raise SourceError(f"The answers cannot be written to {folder / name}: {error.strerror}.") from error
+        self._lock = contextlib.ExitStack()
         try:
             self._take_over(folder, name, dict(settings))
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _take_over(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock.enter_context(locked(folder / name))
+        except BlockingIOError as error:
             raise ConfigurationError(f"Another process is writing {folder / name}; let it end, or stop it.") from error
         self._drop_torn_line()
         for path in sorted(folder.glob(_PATTERN)):
@@ -91,8 +93,9 @@ class ResultsFile:
             self._file.truncate(whole)
 
     def close(self) -> None:
-        """Closes the file, and with it ends its lock."""
+        """Closes the file and gives back its lock."""
         self._file.close()
+        self._lock.close()
 
     def __enter__(self) -> ResultsFile:
         return self

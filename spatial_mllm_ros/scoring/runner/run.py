@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
-from spatial_mllm_ros.report.provenance import versions
+from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.report.thumbnails import strip_jpeg
 from spatial_mllm_ros.scoring.benchmark_page import STRIPS_FOLDER, strip_key, write_benchmark_page
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion
@@ -26,7 +26,7 @@ from spatial_mllm_ros.scoring.runner.sharding import Shard
 from spatial_mllm_ros.scoring.score_table import ScoreTable, score_answers, scored_question
 from spatial_mllm_ros.scoring.scorers.base import Scorer
 from spatial_mllm_ros.scoring.scorers.catalogue import scorer_named, scorers_of
-from spatial_mllm_ros.storage import write_json
+from spatial_mllm_ros.storage import write_bytes, write_json
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm
@@ -155,7 +155,7 @@ def _keep_strip(out_dir: Path, clip: Path, frames: ChosenFrames) -> None:
     """A small picture of the frames for the page, which then need not read the videos again."""
     folder = out_dir / STRIPS_FOLDER
     folder.mkdir(exist_ok=True)
-    (folder / f"{strip_key(clip)}.jpg").write_bytes(strip_jpeg(frames.images))
+    write_bytes(folder / f"{strip_key(clip)}.jpg", strip_jpeg(frames.images))
 
 
 def run_settings(data: BenchmarkData, model: BenchmarkModel, config: RunConfig) -> dict[str, Any]:

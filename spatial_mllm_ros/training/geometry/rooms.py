@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -13,6 +11,7 @@ import torch
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.storage import json_sha256
 from spatial_mllm_ros.training.config import GeometryDataConfig
 from spatial_mllm_ros.training.geometry.batch import GeometryBatch
 
@@ -38,7 +37,7 @@ class RoomGeometryBatches:
         self._first = seed * 1_000_003
         clips = [asdict(self._clip(rate, pieces)) for rate in data.rooms_rates_hz for pieces in data.rooms_pieces]
         settings = {"generator": _ROOMS, "clips": clips}
-        self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+        self.sha256 = {"rooms": json_sha256(settings)}
         self.rejected = 0  # rooms are made, and none of them is broken
 
     def batch(self, index: int) -> GeometryBatch:

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from spatial_mllm_ros.models.checkpoints.files import read_checkpoint
-from spatial_mllm_ros.models.checkpoints.identity import weights_sha256
 from spatial_mllm_ros.models.checkpoints.layouts import Layout, layout_of
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm, load_vggt
 from spatial_mllm_ros.models.vggt import VGGT
+from spatial_mllm_ros.storage import sha256_of
 from spatial_mllm_ros.training.config import GeometryConfig
 from spatial_mllm_ros.training.config_cli import as_plain
 from spatial_mllm_ros.training.finished import save_finished
@@ -82,7 +82,7 @@ def run_geometry(config: GeometryConfig, make_batches: MakeBatches = batches_of)
             "stage": "geometry",
             "config": as_plain(config),
             "data": dict(stage.data.sha256),
-            "start": {"name": source.resolve().name, "sha256": weights_sha256(files.files)},
+            "start": {"name": source.resolve().name, "sha256": sha256_of(*files.files)},
         }
         folder = RunFolder(out, description, resume=config.run.resume)
     accelerator.wait_for_everyone()

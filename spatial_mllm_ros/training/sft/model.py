@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from spatial_mllm_ros.errors import CheckpointError, TrainingError
 from spatial_mllm_ros.models.checkpoints.files import read_checkpoint
-from spatial_mllm_ros.models.checkpoints.identity import weights_sha256
 from spatial_mllm_ros.models.checkpoints.layouts import Layout, layout_of
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm, load_vggt
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.spatial_mllm.true_points import point_tokens
+from spatial_mllm_ros.storage import sha256_of
 from spatial_mllm_ros.training.config import SftModelConfig
 from spatial_mllm_ros.training.sft.batch import IGNORED, SftBatch
 from spatial_mllm_ros.training.supervision.attention import AttentionHabits
@@ -84,7 +84,7 @@ def take_spatial_encoder(model: SpatialMllm, folder: Path | None) -> TakenEncode
         )
     own.load_state_dict(vggt.state_dict())
     return TakenEncoder(
-        {"name": folder.resolve().name, "sha256": weights_sha256(files.files)},
+        {"name": folder.resolve().name, "sha256": sha256_of(*files.files)},
         {"spatial_unit_m": files.config.get("spatial_unit_m")},
     )
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import string
 from collections import Counter
@@ -24,6 +22,7 @@ from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
+from spatial_mllm_ros.storage import json_sha256
 from spatial_mllm_ros.training.config import SftDataConfig
 from spatial_mllm_ros.training.sft.batch import Dialogue, SftRow, encode_dialogue
 from spatial_mllm_ros.training.sft.room_pool import RoomPool
@@ -86,7 +85,7 @@ class RoomRows:
             "describe": data.rooms_describe,
             "pool": data.rooms_pool,
         }
-        self.sha256 = {"rooms": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+        self.sha256 = {"rooms": json_sha256(settings)}
 
     def rows(self, number: int, count: int, turn: int) -> list[SftRow]:
         """``count`` rows of a step's part ``number``: always the same ones.

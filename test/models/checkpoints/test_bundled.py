@@ -2,7 +2,7 @@ import pytest
 
 import spatial_mllm_ros
 from spatial_mllm_ros.errors import CheckpointError
-from spatial_mllm_ros.models.checkpoints.bundled import CHECKPOINT, shipped_checkpoint
+from spatial_mllm_ros.models.checkpoints.bundled import CHECKPOINT, bundled_checkpoint
 
 
 def put_checkpoint(root):
@@ -26,7 +26,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_the_checkpoint_is_found_under_share(installed):
     folder = put_checkpoint(installed)
-    assert shipped_checkpoint() == folder
+    assert bundled_checkpoint() == folder
 
 
 def test_a_checkout_comes_before_what_is_installed(installed, tmp_path, monkeypatch):
@@ -34,9 +34,9 @@ def test_a_checkout_comes_before_what_is_installed(installed, tmp_path, monkeypa
     checkout = tmp_path / "checkout"
     here = put_checkpoint(checkout)
     monkeypatch.setattr(spatial_mllm_ros, "__path__", [str(checkout / "spatial_mllm_ros"), *spatial_mllm_ros.__path__])
-    assert shipped_checkpoint() == here
+    assert bundled_checkpoint() == here
 
 
 def test_a_missing_checkpoint_is_named_with_every_place_and_what_to_do(installed):
-    with pytest.raises(CheckpointError, match=rf"tiny-rooms did not come.*{installed}.*--checkpoint"):
-        shipped_checkpoint()
+    with pytest.raises(CheckpointError, match=rf"tiny-rooms is not in this installation.*{installed}.*--checkpoint"):
+        bundled_checkpoint()

@@ -6,7 +6,6 @@ import pytest
 from spatial_mllm_ros.errors import StorageError
 from spatial_mllm_ros.scene.saved import folder as saved_folder
 from spatial_mllm_ros.scene.saved.folder import SavedFolder, checked_path, replace_folder
-from spatial_mllm_ros.storage import write_synced
 
 FORMAT = "test_format"
 
@@ -14,7 +13,7 @@ FORMAT = "test_format"
 def fill(**contents):
     def write(folder):
         for name, content in contents.items():
-            write_synced(folder / name.replace("__", "."), content)
+            (folder / name.replace("__", ".")).write_bytes(content)
         return {"version": 1, "code_version": "3.2.1"}
 
     return write
@@ -55,7 +54,7 @@ def opened(place, version=1, name=FORMAT):
         "{root}/loop/room",
         "{root}/file/room",
         "{root}/absent/room",
-        "{root}/room.part",
+        "{root}/room.part-0123abcd",
         "{root}/room.previous",
         "{root}/room\0",
         "{root}/room\n",
@@ -145,7 +144,7 @@ def test_what_is_not_a_saved_scene_is_never_replaced(tmp_path, what):
     assert {p: p.read_bytes() if p.is_file() else None for p in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("suffix", [".part", ".previous"])
+@pytest.mark.parametrize("suffix", [".part-0123abcd", ".previous"])
 def test_a_folder_of_somebody_else_with_the_name_of_a_remnant_is_left_alone(tmp_path, suffix):
     other = tmp_path / f"room{suffix}"
     other.mkdir()
@@ -172,7 +171,7 @@ def test_a_failure_while_writing_leaves_the_earlier_folder_and_nothing_else(tmp_
     replace_folder(tmp_path / "room", FORMAT, fill(voxels__npy=b"old"))
 
     def write(folder):
-        write_synced(folder / "voxels.npy", b"new")
+        (folder / "voxels.npy").write_bytes(b"new")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -182,7 +181,7 @@ def test_a_failure_while_writing_leaves_the_earlier_folder_and_nothing_else(tmp_
 
 
 def test_a_place_that_may_not_be_written_is_a_sentence(tmp_path, monkeypatch):
-    def refuse(self, mode=0o777):
+    def refuse(self, *_, **__):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)  # tests may run as root, whom no mode stops

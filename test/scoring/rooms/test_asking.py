@@ -3,7 +3,6 @@ from collections import Counter
 
 import pytest
 
-from spatial_mllm_ros.models.checkpoints.identity import weights_sha256
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.scoring.rooms.asking import (
     KnownStrengths,
@@ -15,6 +14,7 @@ from spatial_mllm_ros.scoring.rooms.asking import (
     truth_in_words,
 )
 from spatial_mllm_ros.scoring.rooms.results import Strength
+from spatial_mllm_ros.storage import sha256_of
 
 
 def strength(kind, gain, *, sure=True):
@@ -57,7 +57,7 @@ def test_the_evaluation_beside_the_weights_counts_only_for_these_weights(checkpo
     content = {
         "format": "spatial_mllm_ros/rooms_evaluation",
         "version": 1,
-        "model": {"sha256": weights_sha256(list(folder.glob("*.safetensors")))},
+        "model": {"sha256": sha256_of(*folder.glob("*.safetensors"))},
         "settings": {"worlds": 90, "split": "test", "camera": "perfect"},
         "strengths": [vars(GOOD[1])],
     }

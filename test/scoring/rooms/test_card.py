@@ -4,8 +4,8 @@ import pytest
 
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.errors import SourceError
-from spatial_mllm_ros.models.checkpoints.identity import weights_sha256
 from spatial_mllm_ros.scoring.rooms.card import TrainingRun, write_card
+from spatial_mllm_ros.storage import sha256_of
 
 
 def put_run(folder, stage, *, steps, seconds, pool=0, **measured):
@@ -29,7 +29,7 @@ def put_run(folder, stage, *, steps, seconds, pool=0, **measured):
 
 
 def put_evaluation(checkpoint, sha256=""):
-    weights = weights_sha256(list(checkpoint.glob("*.safetensors")))
+    weights = sha256_of(*checkpoint.glob("*.safetensors"))
     strength = {"questions": 80, "low": 0.6, "high": 0.8, "guess": 0.4, "guesser": "blind"}
     strengths = [
         {"type": "room_size_estimation", "score": 0.7, "gain": 0.3, "gain_low": 0.2, "gain_high": 0.4, **strength},

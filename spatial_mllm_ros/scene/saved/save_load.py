@@ -1,4 +1,4 @@
-"""A scene on disk: saved whole or not at all, loaded only when every byte of it is right.
+"""Saves a scene to disk and loads it: saved whole or not at all, loaded only when every byte of it is right.
 
 A saved scene is one folder: ``manifest.json`` (format, version, settings, frames with their poses, SHA-256 of every
 file and of itself), ``image_STAMP.jpg``, ``depth_STAMP.png``, ``voxels.npy``, and the point maps of the anchors
@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import SpatialMllmError, StorageError
+from spatial_mllm_ros.provenance import code_version
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.map import EpochMap
 from spatial_mllm_ros.scene.records import Selection
@@ -24,7 +24,7 @@ from spatial_mllm_ros.scene.saved.folder import SavedFolder, checked_path, repla
 from spatial_mllm_ros.scene.saved.format import FORMAT_NAME, VERSION, read_content, write_content
 from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.stage_clock import StageClock
-from spatial_mllm_ros.storage import user_folder
+from spatial_mllm_ros.storage import user_state
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class SavedScene:
 
 def default_root() -> Path:
     """Where scenes are kept unless something else is configured: under XDG_STATE_HOME, otherwise ~/.local/state."""
-    return user_folder("XDG_STATE_HOME", ".local/state") / "scenes"
+    return user_state() / "scenes"
 
 
 def save_scene(
@@ -128,7 +128,7 @@ def write_scene(
     def write(folder: Path) -> dict[str, Any]:
         return {
             "version": VERSION,
-            "code_version": _code_version(),
+            "code_version": code_version(),
             "encoder": encoder,
             "origin": {"scene_frame": origin.scene_frame, "measures": origin.measures},
             "settings": asdict(config),
@@ -255,10 +255,3 @@ def _make_root(root: Path) -> None:
         raise StorageError(
             "permission", f"The folder of scenes {root} cannot be made: {error.strerror}. Choose another one."
         ) from error
-
-
-def _code_version() -> str:
-    try:
-        return metadata.version("spatial-mllm-ros")
-    except metadata.PackageNotFoundError:
-        return "unknown"

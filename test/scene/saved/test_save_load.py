@@ -18,7 +18,8 @@ from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import StorageError
 from spatial_mllm_ros.scene.saved import folder as saved_folder
-from spatial_mllm_ros.scene.saved.storage import SceneOrigin, default_root, load_scene, read_scene, save_scene
+from spatial_mllm_ros.scene.saved.save_load import SceneOrigin, default_root, load_scene, read_scene, save_scene
+from spatial_mllm_ros.storage import manifest_of
 
 S = 1_000_000_000
 
@@ -247,7 +248,7 @@ def test_a_manifest_that_is_sealed_and_wrong_is_refused_and_changes_nothing(room
 def test_a_file_with_other_contents_and_a_matching_hash_is_refused_without_being_run(room, make_scene, kind, content):
     name = sorted(p.name for p in room.iterdir() if p.name.startswith(kind))[0]
     (room / name).write_bytes(content)
-    rewritten(room, lambda manifest: manifest["files"].update({name: saved_folder._entry_of(room / name)}))
+    rewritten(room, lambda manifest: manifest["files"].update(manifest_of(room, [name])))
     running = make_scene()
     with pytest.raises(StorageError) as caught:
         load_scene(running, room)
@@ -257,7 +258,7 @@ def test_a_file_with_other_contents_and_a_matching_hash_is_refused_without_being
 
 def test_pickled_voxels_are_refused_without_being_unpickled(room, make_scene):
     np.save(room / "voxels.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    rewritten(room, lambda m: m["files"].update({"voxels.npy": saved_folder._entry_of(room / "voxels.npy")}))
+    rewritten(room, lambda m: m["files"].update(manifest_of(room, ["voxels.npy"])))
     with pytest.raises(StorageError, match=r"voxels\.npy is not an array of int64"):
         load_scene(make_scene(), room)
 
@@ -340,7 +341,7 @@ from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
-from spatial_mllm_ros.scene.saved.storage import save_scene
+from spatial_mllm_ros.scene.saved.save_load import save_scene
 
 scene = Scene(SceneConfig(rate_hz=0.0, ring_frames=2), FakeGeometryEncoder(4, 6, window_size=1, anchor_count=1))
 for t in range(101, 104):
@@ -417,7 +418,7 @@ from spatial_mllm_ros.errors import StorageError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
-from spatial_mllm_ros.scene.saved.storage import read_scene, save_scene
+from spatial_mllm_ros.scene.saved.save_load import read_scene, save_scene
 
 root = Path(sys.argv[1])
 rng = np.random.default_rng(0)
