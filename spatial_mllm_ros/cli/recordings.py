@@ -28,6 +28,9 @@ def add_commands(commands: Commands) -> None:
         "--ros", action="store_true", help="also ask the running node the same questions, and write ros_diff.json"
     )
     replay.add_argument("--rerun", type=Path, metavar="FILE", help="also write a recording for the Rerun viewer (.rrd)")
+    replay.add_argument(
+        "--screenshot", type=Path, metavar="PNG", help="also write a picture of report.html (needs Chromium)"
+    )
     add_model(replay, max_new_tokens=64)
     replay.add_argument("--frames", type=int, default=16, help="most frames of an evidence set (default 16)")
     replay.add_argument("--rate-hz", type=float, default=5.0, help="frames per second that the scene takes (default 5)")
@@ -62,6 +65,11 @@ def _replay(arguments: argparse.Namespace) -> int:
         source_rate_hz=arguments.source_rate_hz,
     )
     tell(reports, frames=arguments.frames, out_dir=arguments.out)
+    if arguments.screenshot:
+        from spatial_mllm_ros.replay.replay import PAGE_FILE
+        from spatial_mllm_ros.report.browser import write_screenshot
+
+        write_screenshot(arguments.out / PAGE_FILE, arguments.screenshot)
     if arguments.rerun:
         from spatial_mllm_ros.replay.rerun_export import write_rerun
 

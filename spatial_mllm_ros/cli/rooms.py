@@ -12,7 +12,9 @@ def add_commands(commands: Commands) -> None:
     """Adds `rooms`."""
     rooms = commands.add_parser("rooms", help="generated rooms: recordings, questions, a page that shows them")
     actions = rooms.add_subparsers(required=True, metavar="ACTION")
-    write = actions.add_parser("write", help="render rooms as ROS bags, RGB-D folders or videos, with scene files")
+    write = actions.add_parser(
+        "write", help="render rooms as ROS bags, RGB-D folders or videos, with scene and questions"
+    )
     write.add_argument("--format", default="mcap", choices=("mcap", "sqlite3", "video", "rgbd"))
     write.add_argument("--frames", type=int, default=300, help="frames per recording (default 300)")
     write.add_argument("--rate-hz", type=float, default=15.0, help="frames per second (default 15)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import string
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.errors import QuestionError
+from spatial_mllm_ros.storage import write_text
 
 _MAX_TYPE_CHARS = 64
 _FIELDS = ("question", "options", "at", "truth", "tolerance", "type")
@@ -75,6 +77,22 @@ def load_questions(path: Path) -> tuple[TimedQuestion, ...]:
     if not isinstance(entries, list) or not entries:
         raise QuestionError(f"{path} must hold a list: '- question: ...' for each question; it holds {_kind(entries)}.")
     return tuple(_entry(entry, f"{path.name}, entry {number}") for number, entry in enumerate(entries, 1))
+
+
+def save_questions(path: Path, questions: Iterable[TimedQuestion]) -> None:
+    """Writes questions as ``load_questions`` reads them.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    entries: list[dict[str, str | list[str]]] = []
+    for timed in questions:
+        fields = {"at": timed.at_s, "truth": timed.truth, "tolerance": timed.tolerance, "type": timed.question_type}
+        entries.append({"question": timed.question.text})
+        if timed.question.options:
+            entries[-1]["options"] = list(timed.question.options)
+        entries[-1] |= {name: str(value) for name, value in fields.items() if value is not None}
+    write_text(path, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _entry(entry: object, where: str) -> TimedQuestion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from spatial_mllm_ros.answering.answer import Status
+from spatial_mllm_ros.answering.answer import Answer, Status
 from spatial_mllm_ros.replay.charts import coverage_chart, map_chart
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
 from spatial_mllm_ros.replay.scores import replay_table
@@ -139,7 +139,6 @@ def _tiles(reports: Sequence[Report], table: ScoreTable | None, seconds: Sequenc
 def _row(report: Report, recording: int, number: int, item: AskedQuestion, several: bool) -> QuestionRow:
     answer, trace = item.answer, report.trace
     first_ns = trace.first_stamp_ns if trace else 0
-    value = "" if answer.value is None else f" = {answer.value:g} {answer.unit}".rstrip()
     timings = answer.timings
     parts = ", ".join(
         f"{name} {getattr(timings, f'{name}_ns') / 1e9:.3f} s"
@@ -158,7 +157,7 @@ def _row(report: Report, recording: int, number: int, item: AskedQuestion, sever
         kind=item.asked.question_type,
         question=item.asked.question.text,
         options=item.asked.question.options,
-        answer=f"{answer.text}{value}" or answer.status.name,
+        answer=_said(answer) or answer.status.name,
         truth=item.asked.truth_text,
         score=item.score,
         verdict=verdict_of(
@@ -172,6 +171,18 @@ def _row(report: Report, recording: int, number: int, item: AskedQuestion, sever
         ),
         details=tuple((name, text) for name, text in details if text),
     )
+
+
+def _said(answer: Answer) -> str:
+    """The text; where it holds a number, the number in the unit of the question, too."""
+    if answer.value is None:
+        return answer.text
+    value = f"{answer.value:g} {answer.unit}".rstrip()
+    try:
+        float(answer.text)
+    except ValueError:
+        return f"{answer.text} = {value}"
+    return value
 
 
 def _key(recording: int, stamp_ns: int) -> str:

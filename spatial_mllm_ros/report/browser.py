@@ -1,11 +1,12 @@
-"""A look at a page in a real headless browser: does it complain, does it ask for anything, how long does it take.
+"""A page in a headless browser: its screenshot, its complaints, its requests and its time to load.
 
-Needs Chromium with its driver, and selenium (extra ``browser``); only tests and the benchmark use it.
+This module needs Chromium with its driver, and selenium (extra ``browser``).
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.storage import write_bytes
+from PIL import Image
+
+from spatial_mllm_ros.errors import ConfigurationError, SourceError
+from spatial_mllm_ros.storage import whole_file
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
@@ -85,15 +88,38 @@ class Browser:
         """The value of a script run in the page."""
         return self._driver.execute_script(script)
 
-    def screenshot(self, path: Path, *, height_px: int = 2600) -> None:
-        """Writes the top of the page, at most ``height_px`` of it, as PNG."""
+    def screenshot(self, path: Path, *, height_px: int) -> None:
+        """Writes the top of the page as PNG with 256 colours, at most ``height_px`` of it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         # Rows out of view are not drawn until they are scrolled to, which a screenshot does not do.
         style = "<style>details{content-visibility:visible!important}</style>"
         self.run(f"document.head.insertAdjacentHTML('beforeend', '{style}')")
         width, height = self.run("return [window.innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, height_px), "scale": 1}
         shot = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-        write_bytes(path, base64.b64decode(shot["data"]))
+        picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+        with whole_file(path) as part:
+            # All colours would make the file three times as large.
+            picture.quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
+
+
+def write_screenshot(page: Path, path: Path, *, height_px: int = 2150) -> None:
+    """Writes a report page as PNG, as a desktop shows it with the first question opened, at most ``height_px`` of it.
+
+    Raises:
+        ConfigurationError: see ``open_browser``.
+        SourceError: the file cannot be written.
+    """
+    with open_browser() as browser:
+        browser.visit(page)
+        browser.run("document.querySelector('#questions > details')?.setAttribute('open', '')")
+        try:
+            browser.screenshot(path, height_px=height_px)
+        except OSError as error:
+            raise SourceError(f"The screenshot cannot be written to {path}: {error.strerror}.") from error
 
 
 @contextmanager

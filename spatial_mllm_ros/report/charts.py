@@ -84,7 +84,7 @@ def score_chart(figures: Sequence[ScoreBar], *, name: str) -> str:
 
 def latency_chart(seconds: Sequence[float], *, name: str) -> str:
     """How many questions took how long."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     def draw(axes: Axes) -> None:
         values = np.asarray(seconds, dtype=float)
@@ -92,7 +92,9 @@ def latency_chart(seconds: Sequence[float], *, name: str) -> str:
         if spread:
             bins = np.geomspace(max(values.min(), 1e-4), values.max() * 1.001, 24)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             bins = np.linspace(values.min() * 0.98, values.max() * 1.02 + 1e-6, 24)
         axes.hist(values, bins=bins.tolist(), color=ACCENT, alpha=0.85)

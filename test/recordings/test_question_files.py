@@ -1,7 +1,8 @@
 import pytest
 
+from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.errors import QuestionError
-from spatial_mllm_ros.recordings.question_files import load_questions
+from spatial_mllm_ros.recordings.question_files import TimedQuestion, load_questions, save_questions
 
 
 def load(tmp_path, text):
@@ -56,6 +57,17 @@ def test_a_mistake_is_named_by_file_entry_and_field(tmp_path, text, complaint):
         load(tmp_path, text)
     assert "ask.yaml" in str(caught.value)
     assert complaint in str(caught.value)
+
+
+def test_questions_that_are_saved_are_loaded_as_they_were(tmp_path):
+    questions = (
+        TimedQuestion(Question("How far is it: 2, or \u00e4hnlich?"), at_s=2.5, truth=3.25, tolerance=0.5),
+        TimedQuestion(Question("Is it open?", ("yes", "1.50")), truth="yes", question_type="door"),
+        TimedQuestion(Question("How many?"), truth=4),
+        TimedQuestion(Question("Where?"), truth="on the left"),
+    )
+    save_questions(tmp_path / "ask.yaml", questions)
+    assert load_questions(tmp_path / "ask.yaml") == questions
 
 
 def test_a_missing_file_is_named(tmp_path):

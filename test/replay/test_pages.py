@@ -3,17 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.benchmarks.evaluation import made_up_run
-from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.replay.coverage_figures import SeenFrame, coverage_figures, coverage_over_time
 from spatial_mllm_ros.replay.page import write_replay_page
 from spatial_mllm_ros.replay.results import AskedQuestion, ReplayTrace, Report
 from spatial_mllm_ros.replay.scores import score_of
-from spatial_mllm_ros.report.browser import DESKTOP, PHONE, Screen, open_browser
+from spatial_mllm_ros.report.browser import DESKTOP, PHONE, Screen, open_browser, write_screenshot
 from spatial_mllm_ros.report.thumbnails import strip_jpeg, thumbnail_jpeg
 from spatial_mllm_ros.scene.records import Selection
 from spatial_mllm_ros.scene.voxels import pack_cells
@@ -198,6 +199,17 @@ def test_the_filter_hides_what_does_not_fit_and_evidence_is_visible(browser, pag
     browser.run("document.querySelector('#questions > details').open = true")
     image = browser.run("return getComputedStyle(document.querySelector('.thumb')).backgroundImage")
     assert image.startswith('url("data:image/jpeg;base64,')
+
+
+def test_a_screenshot_shows_the_page_with_its_first_question_opened(browser, pages, tmp_path):
+    browser.visit(pages[0])
+    browser.screenshot(tmp_path / "closed.png", height_px=10_000)
+    write_screenshot(pages[0], tmp_path / "opened.png", height_px=10_000)
+    with Image.open(tmp_path / "closed.png") as closed, Image.open(tmp_path / "opened.png") as opened:
+        assert closed.width == opened.width == DESKTOP.width_px
+        assert opened.height > closed.height + 50
+    with pytest.raises(SourceError, match="cannot be written"):
+        write_screenshot(pages[0], tmp_path / "nowhere" / "opened.png")
 
 
 def test_a_machine_without_a_browser_is_told_what_to_install(monkeypatch):
