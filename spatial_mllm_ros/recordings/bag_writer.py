@@ -26,10 +26,10 @@ _COLORS = ("rgb8", "jpeg")
 def write_bag(
     path: Path, frames: Iterable[Frame], *, storage: str = "mcap", color: str = "rgb8", scene_frame: str = "map"
 ) -> int:
-    """Writes ``frames`` to a new bag; returns how many.
+    """Writes ``frames`` to a new bag and returns their number.
 
-    Topics, each only where the frames have it: ``/image`` (rgb8) or ``/image/compressed`` (jpeg, quality 95),
-    ``/depth`` (16UC1, millimetres), ``/camera_info``, ``/camera_pose`` (PoseStamped in ``scene_frame``).
+    The topics are ``/image`` (rgb8) or ``/image/compressed`` (jpeg, quality 95), and where the frames have them
+    ``/depth`` (16UC1, millimetres), ``/camera_info`` and ``/camera_pose`` (PoseStamped in ``scene_frame``).
 
     Args:
         path: folder of the bag; must not exist yet.
@@ -37,8 +37,8 @@ def write_bag(
         color: ``rgb8`` or ``jpeg``.
 
     Raises:
-        SourceError: ``path`` exists, or cannot be written; what was begun is removed.
-        ConfigurationError: another ``storage`` or ``color``.
+        SourceError: ``path`` exists or cannot be written. An unfinished bag is removed.
+        ConfigurationError: ``storage`` or ``color`` is none of these.
     """
     if storage not in _STORAGES or color not in _COLORS:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ def write_bag(
 
 
 class _Topics:
-    """The topics of the bag, each made when its first message comes."""
+    """The topics of the bag; each is made with its first message."""
 
     def __init__(self, writer: Writer, store: Typestore) -> None:
         self._writer = writer

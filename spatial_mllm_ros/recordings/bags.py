@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BAG_SUFFIXES = (".mcap", ".db3")
-#: How far the stamps of a colour image and of its depth or pose may lie apart: more than half a period at 30 Hz.
+#: How far the stamps of a colour image and of its depth or pose may differ: more than half a period at 30 Hz.
 PAIR_TOLERANCE_NS = 20_000_000
 FIXED_FRAMES = ("map", "odom", "world")  # in this order (REP-105); the first one that tf leads to
 
-_HELD = 30  # images waiting for their depth, and depth images waiting for theirs; bounds the memory of a pass
+_HELD = 30  # colour images that wait for their depth, and depth images that are kept for them
 
 
 def bag_path(path: Path) -> Path | None:
-    """What rosbags opens if ``path`` is a ROS 2 bag (its folder, or its only storage file), else None.
+    """The path that rosbags opens: a bag's folder or its only storage file; None where ``path`` is no ROS 2 bag.
 
     Raises:
-        SourceError: several storage files without metadata.yaml, or a ROS 1 bag.
+        SourceError: ``path`` holds several storage files without metadata.yaml, or is a ROS 1 bag.
     """
     if path.is_file():
         if path.suffix.lower() == ".bag":
@@ -74,8 +74,8 @@ class _Entry:
 class Bag(Recording[_Entry]):
     """A ROS 2 bag: colour images with the depth, camera and pose that go with them.
 
-    Stamps are those of the message headers. Depth is paired by stamp within 20 ms; poses are interpolated (see
-    PoseTrack) from tf where it leads from the camera to ``map``, ``odom`` or ``world``, else from the PoseStamped
+    Stamps are those of the message headers. Depth is paired by stamp within 20 ms. Poses are interpolated (see
+    PoseTrack) from tf where tf leads from the camera to ``map``, ``odom`` or ``world``, otherwise from the PoseStamped
     topic. Where the bag has depth or poses, a colour image without them is left out. A camera that is not calibrated
     (K of zeros), or is calibrated for another field of view, gives frames without intrinsics.
 
@@ -124,7 +124,7 @@ class Bag(Recording[_Entry]):
         if self._reader.stack is not None:
             self._reader.close()
 
-    # -- reading what goes with the images -------------------------------------------------------------------------
+    # -- topics, poses and calibrations ----------------------------------------------------------------------------
 
     def _samples(self) -> list[TopicSample]:
         samples = []
@@ -165,7 +165,7 @@ class Bag(Recording[_Entry]):
         return track
 
     def _read_cameras(self, topic: str) -> list[tuple[int, Intrinsics]]:
-        """The calibrations with the stamps from which they hold, without repetitions."""
+        """The calibrations, each with the stamp from which it is valid; equal ones in a row are one."""
         cameras: list[tuple[int, Intrinsics]] = []
         for _, message in self._messages([topic]):
             try:
@@ -178,7 +178,7 @@ class Bag(Recording[_Entry]):
         return cameras
 
     def _messages(self, names: list[str]) -> Iterator[tuple[str, Any]]:
-        """Topic and message, in the order of recording; messages that cannot be decoded are counted and left out."""
+        """Topics and messages in the order of recording; a message that cannot be decoded is counted and left out."""
         connections = [c for c in self._reader.connections if c.topic in names]
         if not connections:
             return
@@ -191,7 +191,7 @@ class Bag(Recording[_Entry]):
                 return
             except errors as error:
                 raise SourceError(
-                    f"The bag {self._path} cannot be read on ({error}); it is damaged. Repair it with "
+                    f"The bag {self._path} is damaged and cannot be read any further ({error}). Repair it with "
                     "'ros2 bag reindex' or 'mcap recover'."
                 ) from error
             try:
@@ -281,7 +281,7 @@ def _paired(color: Any, depths: StampIndex[Any]) -> _Entry:
 
 
 def _opened(path: Path) -> AnyReader:
-    # rosbags is only needed for bags: a machine without it can still read folders and videos.
+    # A machine without rosbags can still read folders and videos.
     try:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
@@ -301,7 +301,7 @@ def _opened(path: Path) -> AnyReader:
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """What rosbags and its storage libraries raise on damaged files."""
+    """The exceptions that rosbags and its storage libraries raise on damaged files."""
     import sqlite3
 
     from rosbags.highlevel import AnyReaderError

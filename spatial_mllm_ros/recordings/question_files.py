@@ -1,4 +1,4 @@
-"""Question files: a YAML list of what to ask about a recording, and when."""
+"""Question files: a YAML list of questions about a recording, with the moments to ask them."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class TimedQuestion:
 
 
 def load_questions(path: Path) -> tuple[TimedQuestion, ...]:
-    """Reads a YAML list of mappings with ``question`` and, as wanted, ``options``, ``at`` (s), ``truth``,
+    """Reads a YAML list of mappings with ``question`` and optionally ``options``, ``at`` (seconds), ``truth``,
     ``tolerance`` (in the truth's unit, or as "10 %" of it) and ``type``.
 
     Raises:
         QuestionError: naming the file, the entry (counted from 1) and the field.
     """
     try:
-        # BaseLoader leaves every scalar as it is written: the options [yes, no] and 1.50 stay text.
+        # BaseLoader leaves every scalar as it is written: the options [yes, no] and 1.50 stay texts.
         entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise QuestionError(f"The questions file {path} cannot be read: {error.strerror}.") from error

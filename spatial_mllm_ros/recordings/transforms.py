@@ -10,12 +10,12 @@ from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.stamp_index import nearest_stamp
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 
-#: Poses are interpolated across gaps up to this; a longer one means that the pose was lost meanwhile.
+#: Poses are interpolated across gaps up to this length; in a longer gap the pose was lost.
 MAX_GAP_NS = 500_000_000
 
 
 class PoseTrack:
-    """The pose of one frame in another, at the stamps it was published."""
+    """The pose of one frame in another, at the stamps at which it was published."""
 
     def __init__(self) -> None:
         self._stamps: list[int] = []
@@ -38,10 +38,10 @@ class PoseTrack:
         self._quaternions.append(quaternion_xyzw / norm)
 
     def at(self, stamp_ns: int, tolerance_ns: int) -> np.ndarray | None:
-        """The pose float64 [4, 4] at ``stamp_ns``; None where there is none.
+        """The pose float64 [4, 4] at ``stamp_ns``; None where it is not known.
 
-        A sample within ``tolerance_ns`` is enough at the ends of the track and of a gap; between two samples at most
-        0.5 s apart the translation is interpolated linearly and the rotation along the shortest arc.
+        Between two samples at most 0.5 s apart, the translation is interpolated linearly and the rotation along the
+        shortest arc. Elsewhere the nearest sample holds, within ``tolerance_ns``.
         """
         self._sort()
         after = bisect.bisect_left(self._stamps, stamp_ns)
@@ -129,7 +129,7 @@ def slerp(start_xyzw: np.ndarray, end_xyzw: np.ndarray, share: float) -> np.ndar
     cosine = float(start_xyzw @ end_xyzw)
     if cosine < 0:
         end_xyzw, cosine = -end_xyzw, -cosine
-    if cosine > 0.9995:  # the arc is so short that the chord is as good, and the sine below would vanish
+    if cosine > 0.9995:  # so short an arc is as good as its chord, and the sine below would vanish
         mixed = (1 - share) * start_xyzw + share * end_xyzw
     else:
         angle = np.arccos(cosine)

@@ -148,7 +148,7 @@ def test_several_color_topics_are_listed_and_one_can_be_named(tmp_path):
             messages.append((stamp, f"/{side}/image_raw", image(stamp, color(value), "bgr8")))
     path = record(tmp_path / "bag", messages)
     with pytest.raises(
-        SourceError, match=r"/left/image_raw, /right/image_raw. Name one, like --topic color=/left/image_raw"
+        SourceError, match=r"/left/image_raw, /right/image_raw. Name one, for example: --topic color=/left/image_raw"
     ):
         Bag(path)
     with Bag(path, topics=BagTopics(color="right/image_raw")) as bag:
