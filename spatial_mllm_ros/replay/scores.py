@@ -1,4 +1,4 @@
-"""How answers about a recording are scored against its truth."""
+"""Scores of answers about a recording."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-
 
 @dataclass(frozen=True)
 class Screen:
-    """What the page is shown on."""
+    """The screen on which a page is shown."""
 
     width_px: int
     height_px: int
@@ -39,13 +39,13 @@ DESKTOP, PHONE = Screen(1280, 900), Screen(390, 844, is_phone=True)
 
 @dataclass(frozen=True)
 class Visit:
-    """What came of opening a page.
+    """The outcome of opening a page.
 
     Attributes:
         load_s: from the start of navigation to the end of the load event.
-        console: what the browser's console says, errors and warnings.
-        requests: addresses asked for beyond the page itself, data URIs left out.
-        overflow_px: how far the page is wider than the screen.
+        console: errors and warnings in the browser's console.
+        requests: addresses that were requested besides the page, without data URIs.
+        overflow_px: by how much the page is wider than the screen.
     """
 
     load_s: float
@@ -70,7 +70,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if screen.is_dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         for log in ("browser", "performance"):
-            driver.get_log(log)  # what earlier pages left
+            driver.get_log(log)  # drops the entries of earlier pages
         address = page.resolve().as_uri()
         driver.get(address)
         load_ms = self.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
@@ -94,7 +94,7 @@ class Browser:
         Raises:
             OSError: the file cannot be written.
         """
-        # Rows out of view are not drawn until they are scrolled to, which a screenshot does not do.
+        # Rows out of view are only drawn when they are scrolled to, and a screenshot does not scroll.
         style = "<style>details{content-visibility:visible!important}</style>"
         self.run(f"document.head.insertAdjacentHTML('beforeend', '{style}')")
         width, height = self.run("return [window.innerWidth, document.documentElement.scrollHeight]")
@@ -124,10 +124,10 @@ def write_screenshot(page: Path, path: Path, *, height_px: int = 2150) -> None:
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """A headless Chromium, closed on leaving.
+    """Opens a headless Chromium, and closes it on leaving.
 
     Raises:
-        ConfigurationError: selenium, the browser or its driver is not installed; the sentence says which.
+        ConfigurationError: selenium, the browser or its driver is not installed; the message says which.
     """
     try:
         from selenium import webdriver

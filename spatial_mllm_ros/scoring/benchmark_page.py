@@ -23,11 +23,11 @@ from spatial_mllm_ros.scoring.scorers.base import Scorer
 from spatial_mllm_ros.storage import bytes_sha256, json_sha256
 
 STRIPS_FOLDER = "frames"
-_PICTURE_BYTES = 8 << 20  # of JPEGs on one page; a page of 5,000 questions must still open on a phone
+_PICTURE_BYTES = 8 << 20  # of JPEGs on one page, so that a page of 5,000 questions still opens on a phone
 
 
 def strip_key(clip: Path) -> str:
-    """Name of the picture of a clip's frames; the same for the same path."""
+    """The name of the picture of a clip's frames, a hash of the path."""
     return bytes_sha256(str(clip).encode())[:12]
 
 
@@ -41,11 +41,11 @@ def write_benchmark_page(
     model: Mapping[str, Any],
     configuration: Mapping[str, Any],
 ) -> None:
-    """Writes the page; strips of frames are taken from the folder ``frames`` beside it, as far as they fit.
+    """Writes the page, with strips of frames from the folder ``frames`` beside it as far as they fit.
 
     Args:
-        tables: by one scorer each.
-        scorer: gives the verdicts of the rows.
+        tables: one for each scorer.
+        scorer: gives the verdicts of the questions.
         model: the fields of ``ModelIdentity``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Benchmark questions as data, and the problems met while reading them."""
+"""Questions of a benchmark, and the problems that were met while reading them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BenchmarkQuestion:
         text: the question as published; in SQA3D with the situation before it.
         options: the choices without their letters; none for open questions.
         truths: the accepted answers.
-        scene: what the question is about; questions of one scene are resampled together.
+        scene: the scene that the question is about; questions of one scene are resampled together.
         video: an existing video file, or a folder of frames.
     """
 
@@ -41,7 +41,7 @@ class BenchmarkQuestion:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a data set that cannot be used; the rest is.
+    """A row of a data set that cannot be used.
 
     Attributes:
         place: file and line, or file and entry.
@@ -55,11 +55,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class BenchmarkData:
-    """What a folder holds of a benchmark.
+    """The questions of a folder with a benchmark.
 
     Attributes:
-        split: as asked for, e.g. "full" or "debiased".
-        problems: what was left out, in the order of the files.
+        split: e.g. "full" or "debiased".
+        problems: the rows that were left out, in the order of the files.
     """
 
     benchmark: str

@@ -16,17 +16,17 @@ LAYOUT_NAMES = tuple(LAYOUTS)
 
 
 def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path | None = None) -> BenchmarkData:
-    """Reads the questions of ``folder``; what cannot be used is in ``problems`` (and in the log), the rest is read.
+    """Reads the questions of ``folder``; rows that cannot be used are in ``problems`` and in the log.
 
     Args:
         layout: one of ``LAYOUT_NAMES``.
-        folder: with the annotation files, named as they are published.
+        folder: holds the annotation files with their published names.
         split: "" for the layout's default.
-        videos: where the videos are; ``folder`` itself if not given.
+        videos: folder of the videos; ``folder`` itself if not given.
 
     Raises:
-        ConfigurationError: an unknown layout or split.
-        SourceError: no annotation file, or one that cannot be read at all, or not one usable question.
+        ConfigurationError: the layout or the split is unknown.
+        SourceError: the folder has no annotation file, one that cannot be read, or not one usable question.
     """
     if layout not in LAYOUTS:
         raise ConfigurationError(f"There is no layout {layout!r}; known: {', '.join(LAYOUT_NAMES)}.")
@@ -37,7 +37,7 @@ def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path |
     files = rule.files(folder, split) if folder.is_dir() else []
     if not files:
         raise SourceError(
-            f"{folder} holds no annotation file of {layout} ({split}); give the folder with the files as published."
+            f"{folder} holds no annotation file of {layout} ({split}); give the folder with the published files."
         )
     answers = rule.answers(folder, split)
     questions: dict[str, BenchmarkQuestion] = {}

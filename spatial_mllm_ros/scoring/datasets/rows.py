@@ -32,11 +32,11 @@ def read_rows(path: Path, *, key: str = "") -> Iterator[Row | Problem]:
     """The rows of ``path`` in order, a Problem in the place of each that cannot be read.
 
     Args:
-        key: of a JSON object, where its list of rows is; "" when the file itself is the list.
+        key: of the list of rows in a JSON object; "" where the file itself is the list.
 
     Raises:
-        SourceError: the file cannot be read, or is no list of rows at all.
-        ConfigurationError: a Parquet file, and pyarrow is not installed.
+        SourceError: the file cannot be read, or is no list of rows.
+        ConfigurationError: the file is a Parquet file, and pyarrow is not installed.
     """
     try:
         if path.suffix == ".jsonl":
@@ -53,7 +53,7 @@ def text_of(values: Mapping[str, Any], name: str) -> str:
     """A field as text; numbers become text as JSON writes them.
 
     Raises:
-        RowError: it is absent or empty.
+        RowError: the field is absent or empty.
     """
     value = values.get(name)
     if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
@@ -65,7 +65,7 @@ def texts_of(values: Mapping[str, Any], name: str, *, required: bool = False) ->
     """A field that is a list of texts or numbers; () where it is absent or null and not ``required``.
 
     Raises:
-        RowError: it is required and absent or empty, or no list.
+        RowError: the field is no list, or it is required and absent or empty.
     """
     value = values.get(name)
     if value is None and not required:
