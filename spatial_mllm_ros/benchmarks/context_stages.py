@@ -1,8 +1,7 @@
-"""What each stage of making a context takes, in memory and time, and how soon its making can be left."""
+"""What each stage of making a context takes, in memory and time."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
 from spatial_mllm_ros.benchmarks.process_memory import peak_bytes
 from spatial_mllm_ros.frames.frame import Frame
 
-_NO_EPOCH = -1  # of no scene: what is measured here is nobody's context
+_NO_EPOCH = -1  # the context that is measured belongs to no scene
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class StageCost:
     Attributes:
         name: ``frames`` (preparation, DINOv2 per frame, Qwen's encoder per pair), ``trunk`` (the aggregator's layers
             over all frames), ``connector``, ``prefill``, ``question`` (prefill of the question and the whole answer).
-        peak_bytes: how much memory grew at its highest, weights and earlier stages not counted.
-        took_ns: duration, the GPU waited for.
+        peak_bytes: the largest growth of memory, weights and earlier stages not counted.
+        took_ns: duration, until the GPU had finished.
     """
 
     name: str
@@ -54,34 +53,6 @@ def stage_costs(model: FusedAnswerModel, frames: Sequence[Frame], question: Ques
     costs.append(_cost("question", lambda: model.generate(question, context, should_stop=lambda: False)))
     model.forget()
     return costs
-
-
-def yield_times_ns(model: FusedAnswerModel, frames: Sequence[Frame], *, samples: int) -> list[int]:
-    """How long ``prepare`` goes on after it has been asked to yield, at ``samples`` places spread over its duration."""
-    model.forget()
-    started_ns = time.monotonic_ns()
-    model.prepare(frames, epoch=_NO_EPOCH, should_yield=lambda: False)
-    whole_s = (time.monotonic_ns() - started_ns) / 1e9
-    took = []
-    for sample in range(samples):
-        model.forget()
-        asked = threading.Event()
-        asked_at_ns: list[int] = []
-
-        def ask(asked: threading.Event = asked, asked_at_ns: list[int] = asked_at_ns) -> None:
-            asked_at_ns.append(time.monotonic_ns())
-            asked.set()
-
-        timer = threading.Timer(whole_s * (sample + 0.5) / samples, ask)
-        timer.start()
-        left = model.prepare(frames, epoch=_NO_EPOCH, should_yield=asked.is_set) is None
-        ended_ns = time.monotonic_ns()
-        timer.cancel()
-        timer.join()
-        if left:  # else it was faster than the first time, and done before it was asked
-            took.append(ended_ns - asked_at_ns[0])
-    model.forget()
-    return took
 
 
 def _cost(name: str, stage: Callable[[], object]) -> StageCost:

@@ -1,4 +1,4 @@
-"""Figures of the spatial encoder: every backend of this machine on the same weights and frames, against torch."""
+"""Figures of the spatial encoder: compares every backend of this machine with torch, on the same weights and frames."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spatial_mllm_ros.benchmarks.process_memory import peak_bytes
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.engines.backend import EngineBackend, tensors_of
 from spatial_mllm_ros.engines.export import ExportOptions, export_profile
@@ -30,14 +30,14 @@ from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.poses import cameras_from_vggt_pose_encoding
 from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.small.random_checkpoint import random_vggt
+from spatial_mllm_ros.models.small.sizes import FULL, MID, TINY_VGGT
 from spatial_mllm_ros.models.vggt import VGGT, VggtConfig, VggtOutput, VggtPrediction
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
-Row = dict[str, Any]
-#: Asked for in every call: what a compiler compiles for is then the same throughout, and the last layer costs nothing.
+#: Outputs of every call, so that a compiler compiles once; the last layer costs nothing more.
 _COMPARED = (VggtOutput.POSE, VggtOutput.DEPTH, VggtOutput.LAST_LAYER)
 _IDENTITY = ModelIdentity("benchmark", "0" * 64, "VGGT", "none", random_weights=True)
 
@@ -66,19 +66,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(
-        VggtConfig(
-            image_size_px=70,
-            embed_dim=64,
-            dino_depth=2,
-            dino_heads=2,
-            depth=4,
-            heads=2,
-            camera_trunk_depth=2,
-            camera_heads=2,
-            dpt_layers=(0, 1, 2, 3),
-            dpt_features=32,
-            dpt_channels=(32, 32, 64, 64),
-        ),
+        TINY_VGGT,
         width_px=224,
         height_px=168,
         frames=6,
@@ -87,18 +75,7 @@ SIZES = {
         selected=8,
     ),
     "mid": Size(
-        VggtConfig(
-            embed_dim=256,
-            dino_depth=6,
-            dino_heads=4,
-            depth=6,
-            heads=4,
-            camera_trunk_depth=2,
-            camera_heads=4,
-            dpt_layers=(1, 2, 4, 5),
-            dpt_features=64,
-            dpt_channels=(64, 128, 256, 256),
-        ),
+        MID.vggt,
         width_px=518,
         height_px=392,
         frames=4,
@@ -106,9 +83,7 @@ SIZES = {
         clip_frames=9,
         selected=3,
     ),
-    "full": Size(
-        VggtConfig.vggt_1b(), width_px=518, height_px=392, frames=2, calls=1, clip_frames=0, selected=0, exported=False
-    ),
+    "full": Size(FULL.vggt, width_px=518, height_px=392, frames=2, calls=1, clip_frames=0, selected=0, exported=False),
 }
 
 
@@ -164,17 +139,17 @@ def measure(name: str, size: Size) -> list[Row]:
         for backend in backends:
             rows += _speed_rows(name, backend.name, seconds, size.frames, detail)
             memory = opened_bytes[backend.name] + call_bytes[backend.name]
-            rows.append(_row(f"encoder.{name}.{backend.name}.memory_mib", memory / 2**20, "MiB", "", _MEMORY))
+            rows.append(Row(f"encoder.{name}.{backend.name}.memory_mib", memory / 2**20, "MiB", "", _MEMORY))
         best = min((b.name for b in backends if b.name != "plain"), key=lambda other: np.median(seconds[other]))
         speedup = np.median(seconds["plain"]) / np.median(seconds[best])
-        rows.append(_row(f"encoder.{name}.best_over_plain", speedup, "", ">= 2", f"best: {best}; {detail}"))
+        rows.append(Row(f"encoder.{name}.best_over_plain", speedup, "", ">= 2", f"best: {best}; {detail}"))
         reference = backends[0]
         for backend in backends[1:]:
             rows += _parity_rows(name, backend, reference, images, size)
         return rows
 
 
-_MEMORY = "what opening took and stays, and the peak of one call above that"
+_MEMORY = "what opening took and kept, and the peak of one call above that"
 
 
 def _open(vggt: VGGT, size: Size, exported: ExportedModel | None) -> tuple[list[EngineBackend], dict[str, float]]:
@@ -193,7 +168,7 @@ def _open(vggt: VGGT, size: Size, exported: ExportedModel | None) -> tuple[list[
     backends.append(compiled)
     opened[compiled.name] = weights
     for provider in available_providers():
-        if exported is None or provider == "tensorrt":
+        if exported is None:
             continue
         try:
             backend, taken = peak_bytes(partial(OnnxRuntimeBackend, exported, provider=provider))
@@ -240,14 +215,14 @@ def _speed_rows(size: str, backend: str, seconds: dict[str, list[float]], frames
     own = np.array(seconds[backend])
     name = f"encoder.{size}.{backend}"
     rows = [
-        _row(f"{name}.frames_per_s", frames / float(np.median(own)), "frames/s", "", detail),
-        _row(f"{name}.call_p50_ms", 1e3 * float(np.percentile(own, 50)), "ms", "", detail),
-        _row(f"{name}.call_p99_ms", 1e3 * float(np.percentile(own, 99)), "ms", "", detail),
+        Row(f"{name}.frames_per_s", frames / float(np.median(own)), "frames/s", "", detail),
+        Row(f"{name}.call_p50_ms", 1e3 * float(np.percentile(own, 50)), "ms", "", detail),
+        Row(f"{name}.call_p99_ms", 1e3 * float(np.percentile(own, 99)), "ms", "", detail),
     ]
     if backend not in ("torch", "plain"):
         ratio = float(np.median(seconds["torch"]) / np.median(own))
         aim = "" if backend == "torch-bf16" else ">= 1"
-        rows.append(_row(f"{name}.over_eager", ratio, "", aim, f"median of eager torch over its own; {detail}"))
+        rows.append(Row(f"{name}.over_eager", ratio, "", aim, f"median of eager torch over its own; {detail}"))
     return rows
 
 
@@ -276,16 +251,16 @@ def _parity_rows(
     name = f"encoder.{size_name}.{backend.name}"
     against = "against eager torch in float32"
     rows = [
-        _row(f"{name}.feature_cosine", features.cosine, "", ">= 0.999", f"last aggregator layer, {against}"),
-        _row(f"{name}.depth_error", 100 * float(depth.mean()), "%", "<= 1", f"mean relative, {against}"),
-        _row(f"{name}.position_error", 100 * moved / spread, "%", "<= 1", f"largest, of the mean distance, {against}"),
-        _row(f"{name}.rotation_error", turned_deg, "deg", "", f"largest, {against}"),
+        Row(f"{name}.feature_cosine", features.cosine, "", ">= 0.999", f"last aggregator layer, {against}"),
+        Row(f"{name}.depth_error", 100 * float(depth.mean()), "%", "<= 1", f"mean relative, {against}"),
+        Row(f"{name}.position_error", 100 * moved / spread, "%", "<= 1", f"largest, of the mean distance, {against}"),
+        Row(f"{name}.rotation_error", turned_deg, "deg", "", f"largest, {against}"),
     ]
     if size.clip_frames and backend.name != "torch-compiled":  # other numbers of frames would be compiled anew
         ours, theirs = _selected(backend, size), _selected(reference, size)
         same = 100 * len(ours & theirs) / len(theirs)
         detail = f"{size.selected} of {size.clip_frames} frames of a generated room, {against}"
-        rows.append(_row(f"{name}.same_frames_selected", same, "%", ">= 95", detail))
+        rows.append(Row(f"{name}.same_frames_selected", same, "%", ">= 95", detail))
     return rows
 
 
@@ -322,7 +297,3 @@ def _images(frames: Sequence[Frame], size: Size) -> Tensor:
     rows = torch.stack([torch.from_numpy(np.array(frame.rgb)).permute(2, 0, 1).float() / 255 for frame in frames])
     shape = (size.height_px, size.width_px)
     return torch.nn.functional.interpolate(rows, size=shape, mode="bilinear", antialias=True)[None]
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}

@@ -7,10 +7,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.sources import open_source
@@ -26,12 +26,11 @@ from spatial_mllm_ros.scoring.scorers.vsi_bench import CHOICE_TYPES, NUMERIC_TYP
 
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 VSI_BENCH_QUESTIONS, VSI_BENCH_VIDEOS = 5130, 288
 
 
 def evaluation_rows(recording: Path | None = None) -> list[Row]:
-    """All figures; ``recording`` is replayed beside a generated room, both as MCAP bags."""
+    """Rows of all figures. A generated room is replayed as an MCAP bag, and ``recording`` where there is one."""
     with tempfile.TemporaryDirectory(prefix="spatial_mllm_benchmark_") as folder:
         bags = {"room": Path(folder) / "room"}
         write_bag(bags["room"], make_clips([7], ClipConfig(150, 640, 480, rate_hz=15.0))[0].frames())
@@ -44,7 +43,7 @@ def evaluation_rows(recording: Path | None = None) -> list[Row]:
 
 
 def made_up_run(questions: int, *, videos: int, seed: int = 0) -> tuple[BenchmarkData, dict[str, StoredAnswer]]:
-    """VSI-Bench questions with answers that are right, wrong and unreadable in turns; nothing behind them."""
+    """Made-up VSI-Bench questions with random answers; no model is run."""
     rng = np.random.default_rng(seed)
     made, answers = [], {}
     for number in range(questions):
@@ -85,10 +84,10 @@ def _replay_rows(name: str, bag: Path, out_dir: Path) -> list[Row]:
     placed = report.coverage.candidates if report.coverage else 0
     how = f"{frames} frames 640x480 with depth and poses from an MCAP bag, {placed} of them placed, no questions"
     return [
-        _row(f"evaluation.{name}.read_frames_per_s", frames / reading_s, "frames/s", "", "reading and decoding alone"),
-        _row(f"evaluation.{name}.replay_frames_per_s", frames / pass_s, "frames/s", "", how),
-        _row(f"evaluation.{name}.replay_over_read", pass_s / reading_s, "", "", "time of the replay over reading"),
-        _row(f"evaluation.{name}.report_s", replay_s - pass_s, "s", "", "once per recording: report.json and picture"),
+        Row(f"evaluation.{name}.read_frames_per_s", frames / reading_s, "frames/s", "", "reading and decoding alone"),
+        Row(f"evaluation.{name}.replay_frames_per_s", frames / pass_s, "frames/s", "", how),
+        Row(f"evaluation.{name}.replay_over_read", pass_s / reading_s, "", "", "time of the replay over reading"),
+        Row(f"evaluation.{name}.report_s", replay_s - pass_s, "s", "", "once per recording: report.json and picture"),
     ]
 
 
@@ -101,7 +100,7 @@ def _scoring_rows() -> list[Row]:
         score_answers(scorer, data.questions, predictions, split="full", model="none", frames="none")
         spent_s = time.perf_counter() - started
         how = f"{VSI_BENCH_QUESTIONS} made-up questions, with all intervals"
-        rows.append(_row(f"evaluation.score_s.{scorer.name}", spent_s, "s", "seconds", how))
+        rows.append(Row(f"evaluation.score_s.{scorer.name}", spent_s, "s", "seconds", how))
     return rows
 
 
@@ -126,18 +125,18 @@ def _page_rows(folder: Path, questions: int = 1000, videos: int = 56) -> list[Ro
     spent_s = time.perf_counter() - started
     how = f"{questions} questions about {videos} videos with a strip of 16 frames each"
     return [
-        _row("evaluation.page_s", spent_s, "s", "", how),
-        _row("evaluation.page_mib", path.stat().st_size / 2**20, "MiB", "", how),
+        Row("evaluation.page_s", spent_s, "s", "", how),
+        Row("evaluation.page_mib", path.stat().st_size / 2**20, "MiB", "", how),
         *_load_rows(path, how),
     ]
 
 
 def _load_rows(path: Path, how: str) -> list[Row]:
-    """Median of five loads on each screen; nothing where there is no browser."""
+    """The median of five loads on each screen; no rows where there is no browser."""
     try:
         with open_browser() as browser:
             return [
-                _row(
+                Row(
                     f"evaluation.page_load_s.{name}",
                     float(np.median([browser.visit(path, screen).load_s for _ in range(5)])),
                     "s",
@@ -149,7 +148,3 @@ def _load_rows(path: Path, how: str) -> list[Row]:
     except ConfigurationError as error:
         _log.warning("The load time of the page is not measured: %s", error)
         return []
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}

@@ -1,18 +1,18 @@
-"""Figures of a long memory: what ring and keyframes keep of walks that are many times longer than the ring.
+"""Figures of long walks: how much ring and keyframes keep of walks that are many times longer than the ring.
 
 Two walks, each seen once from its start to its end: ten generated rooms, for 100 times as many frames as the ring
 holds, none of them entered again; and a recording played forth and back with generated rooms in between, so that it is
-left and found again. Both are compared with a memory that forgets nothing; see ``benchmark_stream`` for the figures.
+left and found again. Both are compared with a memory that forgets nothing; see ``benchmarks.stream`` for the figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.benchmarks.stream import measure
 from spatial_mllm_ros.benchmarks.stream_frames import SentFrame, sent_frames
 from spatial_mllm_ros.frames.frame import Frame
@@ -30,7 +30,7 @@ _SIZE_PX = (112, 84)  # of the generated frames
 _APART_M = 40.0  # farther than any generated world is wide
 
 
-def memory_rows(recording: Path | None) -> list[dict[str, Any]]:
+def memory_rows(recording: Path | None) -> list[Row]:
     """Rows of the walk through ten rooms and, when there is one, of a recording with rooms in between.
 
     Raises:
@@ -41,7 +41,7 @@ def memory_rows(recording: Path | None) -> list[dict[str, Any]]:
 
 def room_rows(
     *, config: SceneConfig = _ROOMS_CONFIG, rooms: int = _ROOMS, size_px: tuple[int, int] = _SIZE_PX
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Rows of a walk through ``rooms`` rooms that is 100 times as long as the ring and enters none of them again."""
     frames = _ROUNDS * config.ring_frames
     worlds = worlds_of(rooms)
@@ -55,7 +55,7 @@ def room_rows(
 
 def revisited_rows(
     recording: Path, *, config: SceneConfig = _REVISITED_CONFIG, size_px: tuple[int, int] = _SIZE_PX
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Rows of a recording played forth, back and forth again, with generated rooms in between.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Frames through the running node, measured between real processes: a camera, the node, and somebody who asks."""
+"""Measures the image callback of the running node, with processes for the camera, the node and the client."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.msg import SpatialAnswer
 from spatial_mllm_ros.ros.conversions import stamp_ns
@@ -31,7 +32,7 @@ _QUESTION = "How many chairs are in this room?"
 
 
 class _TimedNode(SpatialNode):
-    """The node, with the duration of each image callback and the age of each image at its end written down."""
+    """The node, which also records the duration of each image callback and the age of each image at its end."""
 
     def __init__(self, flowing: Any) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class _TimedNode(SpatialNode):
             self._flowing.set()
 
 
-def measure_image_callback(seconds: float = 10.0) -> list[dict[str, Any]]:
+def measure_image_callback(seconds: float = 10.0) -> list[Row]:
     """Rows for 640x480 and 1280x720 at 30 Hz, with and without a question being answered all the time.
 
     Raises:
@@ -59,14 +60,14 @@ def measure_image_callback(seconds: float = 10.0) -> list[dict[str, Any]]:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
     use_shared_memory_profile()
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for width_px, height_px in ((640, 480), (1280, 720)):
         for asking in (False, True):
             rows += _measured(width_px, height_px, asking, seconds)
     return rows
 
 
-def _measured(width_px: int, height_px: int, asking: bool, seconds: float) -> list[dict[str, Any]]:
+def _measured(width_px: int, height_px: int, asking: bool, seconds: float) -> list[Row]:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "node.json"
@@ -93,7 +94,7 @@ def _measured(width_px: int, height_px: int, asking: bool, seconds: float) -> li
     return _rows(measured, f"{width_px}x{height_px}, {'a question running' if asking else 'idle'}", asking, answers)
 
 
-def _rows(measured: dict[str, Any], case: str, asking: bool, answers: int) -> list[dict[str, Any]]:
+def _rows(measured: dict[str, Any], case: str, asking: bool, answers: int) -> list[Row]:
     if asking and not answers:
         raise SpatialMllmError(
             "No question was answered during the measurement; its figures would not mean what they say."
@@ -103,18 +104,15 @@ def _rows(measured: dict[str, Any], case: str, asking: bool, answers: int) -> li
     if len(duration_ms) < 2:
         raise SpatialMllmError(f"Only {len(duration_ms)} images reached the node [{case}]; is the machine overloaded?")
     span_s = (measured["arrivals_ns"][-1] - measured["arrivals_ns"][0]) / 1e9
-    detail = {"images": len(duration_ms), "questions_answered": answers}
+    detail = f"{len(duration_ms)} images, {answers} questions answered"
     values = (
-        ("image callback rate", (len(duration_ms) - 1) / span_s, "frames/s", None),
-        ("image callback duration p50", np.percentile(duration_ms, 50), "ms", None),
+        ("image callback rate", (len(duration_ms) - 1) / span_s, "frames/s", ""),
+        ("image callback duration p50", np.percentile(duration_ms, 50), "ms", ""),
         ("image callback duration p99", np.percentile(duration_ms, 99), "ms", "<= 5"),
-        ("publish to end of callback p50", np.percentile(latency_ms, 50), "ms", None),
-        ("publish to end of callback p99", np.percentile(latency_ms, 99), "ms", None),
+        ("publish to end of callback p50", np.percentile(latency_ms, 50), "ms", ""),
+        ("publish to end of callback p99", np.percentile(latency_ms, 99), "ms", ""),
     )
-    return [
-        {"name": f"{name} [{case}]", "value": float(value), "unit": unit, "aim": aim, "detail": detail}
-        for name, value, unit, aim in values
-    ]
+    return [Row(f"{name} [{case}]", value, unit, aim, detail) for name, value, unit, aim in values]
 
 
 def _node_process(result: str, ready: Any, flowing: Any, stop: Any) -> None:

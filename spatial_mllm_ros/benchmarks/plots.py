@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.benchmarks.stream import STAGES
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.report.charts import PATH, SELECTED, UNIFORM
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "benchmark",
@@ -56,7 +56,7 @@ def draw_stream(rows: Sequence[Row], path: Path) -> None:
     """Coverage, latency by stage and bytes over the frames seen; a column per stream.
 
     Args:
-        rows: of ``benchmark_stream.stream_rows``; others are not looked at.
+        rows: of ``benchmarks.stream.stream_rows``; others are ignored.
 
     Raises:
         ConfigurationError: there is no such row.
@@ -66,7 +66,7 @@ def draw_stream(rows: Sequence[Row], path: Path) -> None:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(3, len(streams), sharex="col", squeeze=False)
         for column, own in zip(panels.T, streams.values(), strict=True):
-            title = own["frame_p50_ms"]["detail"].split(", JPEG")[0].replace(": ", ":\n", 1)
+            title = own["frame_p50_ms"].detail.split(", JPEG")[0].replace(": ", ":\n", 1)
             column[0].set_title(title, fontsize=9.5, loc="left")
             _draw_coverage(column[0], own)
             _draw_latency(column[1], own)
@@ -85,7 +85,7 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
     """Time to the first token and to the whole answer per way, p50 with p95, on a logarithmic scale; a panel per model.
 
     Args:
-        rows: of ``benchmark_query.query_rows``; others are not looked at.
+        rows: of ``benchmarks.query.query_rows``; others are ignored.
 
     Raises:
         ConfigurationError: there is no such row.
@@ -95,12 +95,12 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(models), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (model, own) in zip(panels, models.items(), strict=True):
-            setting = own["warm.total_p50_ms"]["detail"].split("; ")[-1].split(", at most")[0]
+            setting = own["warm.total_p50_ms"].detail.split("; ")[-1].split(", at most")[0]
             axes.set_title(f"{model}: {setting}", fontsize=9.5, loc="left")
             _draw_ways(axes, own)
         # One scale for all models, with room for the numbers; set once, because it also ends scaling by the data.
         times_ms = [
-            own[f"{way}.{time}_{at}_ms"]["value"]
+            own[f"{way}.{time}_{at}_ms"].value
             for own in models.values()
             for way in _WAY_LABELS
             for time in ("first_token", "total")
@@ -115,7 +115,7 @@ def draw_query(rows: Sequence[Row], path: Path) -> None:
 
 def _measured(rows: Sequence[Row], part: str, known_by: str) -> dict[str, dict[str, Row]]:
     """Per stream or model that was measured, its rows by their last names."""
-    named = {row["name"]: row for row in rows}
+    named = {row.name: row for row in rows}
     found = re.findall(rf"^{part}\.(.+)\.{re.escape(known_by)}$", "\n".join(named), re.MULTILINE)
     if not found:
         raise ConfigurationError(
@@ -131,14 +131,14 @@ def _draw_ways(axes: Axes, rows: Mapping[str, Row]) -> None:
         ("total", "to the whole answer", "#9ecae1", -0.2),
     ):
         middle, high = (
-            np.array([rows[f"{way}.{what}_p{share}_ms"]["value"] for way in _WAY_LABELS]) for share in (50, 95)
+            np.array([rows[f"{way}.{what}_p{share}_ms"].value for way in _WAY_LABELS]) for share in (50, 95)
         )
         error = [np.zeros(len(at)), np.maximum(0.0, high - middle)]
         axes.barh(at + shift, middle, height=0.36, color=color, label=label)
         axes.errorbar(middle, at + shift, xerr=error, fmt="none", ecolor=PATH, elinewidth=1.0, capsize=2.5)
         for y, value, end in zip(at + shift, middle, high, strict=True):
             axes.annotate(_milliseconds(value), (max(value, end), y), (5, 0), textcoords="offset points", va="center")
-    counts = {way: rows[f"{way}.total_p50_ms"]["detail"].split("n = ")[1].split(";")[0] for way in _WAY_LABELS}
+    counts = {way: rows[f"{way}.total_p50_ms"].detail.split("n = ")[1].split(";")[0] for way in _WAY_LABELS}
     axes.set_yticks(at, [f"{label}\n(n = {counts[way]})" for way, label in _WAY_LABELS.items()])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -152,26 +152,26 @@ def _milliseconds(value: float) -> str:
 
 def _draw_coverage(axes: Axes, rows: Mapping[str, Row]) -> None:
     for name, (label, color, style) in _CURVES.items():
-        at, voxels = np.array(rows[f"coverage_{name}"]["series"], float).T
+        at, voxels = np.array(rows[f"coverage_{name}"].series, float).T
         axes.plot(at, voxels / 1e3, color=color, ls=style, lw=1.6, label=label)
     axes.set_ylim(bottom=0)
     axes.margins(x=0)
 
 
 def _draw_latency(axes: Axes, rows: Mapping[str, Row]) -> None:
-    at = np.array(rows["frame_p99_ms"]["series"])[:, 0]
-    parts = [np.array(rows[f"{stage}_p50_ms"]["series"])[:, 1] for stage in STAGES]
+    at = np.array(rows["frame_p99_ms"].series)[:, 0]
+    parts = [np.array(rows[f"{stage}_p50_ms"].series)[:, 1] for stage in STAGES]
     labels = [f"{stage} (p50)" for stage in STAGES]
     axes.stackplot(at, parts, labels=labels, colors=list(_STAGE_COLORS.values()), lw=0)
-    worst = np.array(rows["frame_p99_ms"]["series"])[:, 1]
+    worst = np.array(rows["frame_p99_ms"].series)[:, 1]
     axes.plot(at, worst, color=PATH, lw=0.9, label="whole frame (p99)")
-    # one stall of the machine must not flatten the rest
+    # one stall of the machine must not make the rest too small to see
     axes.set_ylim(0, 1.25 * float(np.percentile(worst, 95)))
 
 
 def _draw_bytes(axes: Axes, rows: Mapping[str, Row]) -> None:
-    at = np.array(rows["ring_bytes"]["series"])[:, 0]
-    parts = [np.array(rows[f"{name}_bytes"]["series"])[:, 1] / 1e6 for name in _HELD_COLORS]
+    at = np.array(rows["ring_bytes"].series)[:, 0]
+    parts = [np.array(rows[f"{name}_bytes"].series)[:, 1] / 1e6 for name in _HELD_COLORS]
     axes.stackplot(at, parts, labels=list(_HELD_COLORS), colors=list(_HELD_COLORS.values()), lw=0)
     axes.set_ylim(0, 1.05 * float(np.sum(parts, axis=0).max()))
 

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at most, on the device where it runs."""
+"""Measures the largest growth of memory during a piece of work, on the device where it runs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_bytes(work: Callable[[], Result]) -> tuple[Result, float]:
-    """Runs ``work``; its result, and by how much memory grew at its highest.
+    """Runs ``work``; returns its result and the largest growth of memory meanwhile, in bytes.
 
-    Memory is that of the GPU where there is one, else Linux's resident set, whose high-water mark is reset first.
-    What the allocator kept of memory freed earlier goes back to the system before that: it would be used again
-    without the resident set growing, and the work would seem to need nothing.
+    The memory of the GPU is measured where there is one, otherwise Linux's resident set, whose peak is reset first.
+    Memory that the allocator keeps from earlier work is returned to the system before that: otherwise the work would
+    use it again and would seem to need nothing.
 
     Raises:
-        SpatialMllmError: this system does not tell.
+        SpatialMllmError: this system does not report its memory.
     """
     gc.collect()
     if torch.cuda.is_available():

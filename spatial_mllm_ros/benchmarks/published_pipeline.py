@@ -1,9 +1,9 @@
-"""The published way from a video to an answer, with our models: everything anew for every question.
+"""The published way from a video to an answer, with our models: every question computes everything again.
 
 Spatial-MLLM (arXiv 2505.23747), section 3.3 and its public inference code: candidate frames spread over the video, all
 of them jointly through VGGT, space-aware sampling, and the chosen frames through both visual encoders and the language
-model. What it does worse for nothing is left out (heads that nobody reads are not run, layers that nobody reads not
-kept), so that a comparison with it is one of two ways to answer and not of two programs.
+model. Work without use is left out (heads and layers that nothing reads): the comparison is between two ways to answer
+and not between two programs.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _resized(frame: torch.Tensor, height_px: int, width_px: int) -> torch.Tensor
 
 
 class _FirstTokenClock(StoppingCriteria):
-    """Never stops anything; notes when the first token was there, on a GPU when it really was."""
+    """Records when the first token was computed, after waiting for a GPU; it never stops the generation."""
 
     def __init__(self) -> None:
         self.first_token_ns = 0

@@ -1,4 +1,4 @@
-"""Figures of a question: time to its first token and to its answer, the published way, cold, and on a warm context."""
+"""Figures of a question: time to the first token and to the answer, the published way, cold, and on a warm context."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
 from spatial_mllm_ros.benchmarks.context_stages import stage_costs
 from spatial_mllm_ros.benchmarks.published_pipeline import ColdAnswer, PublishedPipeline, asked_text
 from spatial_mllm_ros.benchmarks.query_models import SIZES, QuerySize, random_model, size_of_checkpoint
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.benchmarks.stream_frames import PERIOD_NS, SentFrame, rooms_walk, sent_frames
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
@@ -32,8 +32,7 @@ from spatial_mllm_ros.recordings.recording import FIRST_STAMP_NS
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
 
-Row = dict[str, Any]
-#: The ways to an answer, slowest first, and what they are called in words.
+#: The ways to an answer, slowest first, with a description.
 WAYS = {
     "published": "published-style: 128 candidates jointly, 16 chosen, encoded, prefilled",
     "chosen": "cold, the 16 frames already chosen: encoded, prefilled",
@@ -53,7 +52,7 @@ _SCENE = SceneConfig(ring_frames=32, keyframes=32, rate_hz=0.0)
 _FRAMES_PER_STEP = 4  # seen at a time until the evidence set has changed
 _MOST_ATTEMPTS = 4  # per question that is to arrive during a refresh
 _GOLDEN = 0.618  # its multiples modulo 1 are spread evenly
-# A context of any age may answer: the question is what it costs, not whether it is fresh.
+# A context of any age may answer: only the time is measured.
 _CONTEXT = ContextConfig(refresh_share=0.0, refresh_interval_s=0.0, usable_share=1.0)
 
 
@@ -145,21 +144,27 @@ def measure(name: str, loaded: LoadedSpatialMllm, size: QuerySize, walk: Walk | 
     tokens = [len(question_ids(loaded.tokenizer, asked_text(question, loaded))) for question in QUESTIONS]
     context = robot.session.context
     rows += [
-        _row(f"query.{name}.same_answers", 100 * same, "%", "100", "warm and cold on the same frames, texts compared"),
-        _row(f"query.{name}.sampling_s", _median([a.sampling_ns for a in published]) / 1e9, "s", "", "published-style"),
-        _row(f"query.{name}.vision_s", _median([a.vision_ns for a in chosen]) / 1e9, "s", "", "of the frames chosen"),
-        _row(f"query.{name}.refresh_s", refresh_s, "s", "", "a whole context made in the background"),
-        _row(f"query.{name}.longest_piece_ms", longest_ms, "ms", "", "of a refresh, between two looks for a question"),
-        _row(f"query.{name}.leave_p95_ms", _percentile(waits_ms, 95), "ms", "<= 50 or one layer", "a refresh left"),
-        _row(f"query.{name}.question_tokens", float(np.mean(tokens)), "tokens", "", "mean"),
+        Row(f"query.{name}.same_answers", 100 * same, "%", "100", "warm and cold on the same frames, texts compared"),
+        Row(f"query.{name}.sampling_s", _median([a.sampling_ns for a in published]) / 1e9, "s", "", "published-style"),
+        Row(f"query.{name}.vision_s", _median([a.vision_ns for a in chosen]) / 1e9, "s", "", "of the frames chosen"),
+        Row(f"query.{name}.refresh_s", refresh_s, "s", "", "a whole context made in the background"),
+        Row(f"query.{name}.longest_piece_ms", longest_ms, "ms", "", "of a refresh, between two checks for a question"),
+        Row(
+            f"query.{name}.leave_p95_ms",
+            _percentile(waits_ms, 95),
+            "ms",
+            "<= 50 or one layer",
+            "until a refresh is interrupted",
+        ),
+        Row(f"query.{name}.question_tokens", float(np.mean(tokens)), "tokens", "", "mean"),
         *_stage_rows(f"query.{name}", loaded, robot),
-        _row(f"query.{name}.context_mib", (context.nbytes if context else 0) / 2**20, "MiB", "", "keys and values"),
+        Row(f"query.{name}.context_mib", (context.nbytes if context else 0) / 2**20, "MiB", "", "keys and values"),
     ]
     return rows
 
 
 class _Robot:
-    """A scene that a walk is fed to, and a session that is asked about it."""
+    """A scene that receives a walk, and a session that answers questions about it."""
 
     def __init__(self, loaded: LoadedSpatialMllm, frames: Sequence[SentFrame], config: SceneConfig) -> None:
         self._stream = enumerate(cycle(frames), start=1)
@@ -248,7 +253,7 @@ def _way_rows(prefix: str, way: str, asked: Sequence[Asked], detail: str) -> lis
         times = [getattr(one, f"{what}_ns") / 1e6 for one in asked]
         for share in (50, 95):
             name = f"{prefix}.{way}.{what}_p{share}_ms"
-            rows.append(_row(name, _percentile(times, share), "ms", "", f"{WAYS[way]}; n = {len(asked)}; {detail}"))
+            rows.append(Row(name, _percentile(times, share), "ms", "", f"{WAYS[way]}; n = {len(asked)}; {detail}"))
     return rows
 
 
@@ -261,11 +266,11 @@ def _ratio_rows(
         for base in ("warm", "refresh"):
             said = f"time to the first token, medians; {detail}"
             stated = aim if aims and base == "warm" else ""
-            rows.append(_row(f"{prefix}.{way}_over_{base}", first[way] / first[base], "", stated, said))
+            rows.append(Row(f"{prefix}.{way}_over_{base}", first[way] / first[base], "", stated, said))
     short, long = min(warm), max(warm)
     medians = {history: _median([one.first_token_ns for one in asked]) for history, asked in warm.items()}
     said = f"warm first token after {long} frames seen ({medians[long] / 1e6:.2f} ms) over that after {short}"
-    rows.append(_row(f"{prefix}.first_token_over_history", medians[long] / medians[short], "", "<= 1.05", said))
+    rows.append(Row(f"{prefix}.first_token_over_history", medians[long] / medians[short], "", "<= 1.05", said))
     return rows
 
 
@@ -275,8 +280,8 @@ def _stage_rows(prefix: str, loaded: LoadedSpatialMllm, robot: _Robot) -> list[R
     rows = []
     for stage in stage_costs(model, evidence_of(robot.scene).frames, _question(0)):
         said = "how far memory grew in this stage of a context, nothing kept from earlier ones; once"
-        rows.append(_row(f"{prefix}.stage.{stage.name}_mib", stage.peak_bytes / 2**20, "MiB", "", said))
-        rows.append(_row(f"{prefix}.stage.{stage.name}_ms", stage.took_ns / 1e6, "ms", "", "once"))
+        rows.append(Row(f"{prefix}.stage.{stage.name}_mib", stage.peak_bytes / 2**20, "MiB", "", said))
+        rows.append(Row(f"{prefix}.stage.{stage.name}_ms", stage.took_ns / 1e6, "ms", "", "once"))
     return rows
 
 
@@ -286,7 +291,3 @@ def _median(values: Sequence[float]) -> float:
 
 def _percentile(values: Sequence[float], share: float) -> float:
     return float(np.percentile(values, share)) if len(values) else 0.0
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from spatial_mllm_ros.benchmarks.encoder import SIZES as ENCODER_SIZES
 from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm
-from spatial_mllm_ros.models.small.architecture import TINY_ROOMS, SmallArchitecture, architecture_config, new_model
+from spatial_mllm_ros.models.small.architecture import architecture_config, new_model
+from spatial_mllm_ros.models.small.sizes import FULL, MID, TINY_ROOMS, SmallArchitecture
 from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
-from spatial_mllm_ros.models.spatial_mllm.preparation import TRAINING_BUDGET, PixelBudget
-from spatial_mllm_ros.models.vggt import VggtConfig
+from spatial_mllm_ros.models.spatial_mllm.preparation import TRAINING_BUDGET
 
 
 @dataclass(frozen=True)
@@ -44,20 +43,7 @@ SIZES = {
         TINY_ROOMS, width_px=112, height_px=84, sampling_long_side_px=112, published=3, chosen=10, warm=50
     ),
     "mid": QuerySize(
-        SmallArchitecture(
-            vggt=ENCODER_SIZES["mid"].config,
-            hidden_size=512,
-            intermediate_size=1408,
-            layers=12,
-            heads=8,
-            kv_heads=2,
-            vision_hidden_size=320,
-            vision_intermediate_size=896,
-            vision_layers=8,
-            vision_heads=8,
-            vision_full_attention=(3, 7),
-            budget=PixelBudget(min_px=252 * 196, max_px=252 * 196, pil_resize=True),
-        ),
+        MID,
         width_px=252,
         height_px=196,
         sampling_long_side_px=252,
@@ -66,22 +52,8 @@ SIZES = {
         warm=50,
         vocabulary=8192,
     ),
-    # Qwen2.5-VL-3B and VGGT-1B, as in the published Spatial-MLLM
     "full": QuerySize(
-        SmallArchitecture(
-            vggt=VggtConfig.vggt_1b(),
-            hidden_size=2048,
-            intermediate_size=11008,
-            layers=36,
-            heads=16,
-            kv_heads=2,
-            vision_hidden_size=1280,
-            vision_intermediate_size=3420,
-            vision_layers=32,
-            vision_heads=16,
-            vision_full_attention=(7, 15, 23, 31),
-            budget=TRAINING_BUDGET,
-        ),
+        FULL,
         width_px=640,
         height_px=480,
         sampling_long_side_px=518,

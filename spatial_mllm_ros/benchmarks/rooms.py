@@ -1,7 +1,7 @@
 """How fast rooms are rendered: frames per second on this machine's CPU, and on its GPU where there is one.
 
-On a machine that does other work at the same time, frames per CPU second say more than frames per second: they count
-only the time in which this process had a core.
+On a machine that does other work at the same time, use frames per CPU second: they count only the time in which this
+process had a core.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.renderer.packing import pack_worlds
 from spatial_mllm_ros.rooms.renderer.renderer import render
@@ -24,7 +25,7 @@ _AIMS = {(112, 84): ">= 500", (448, 336): ">= 30"}
 _CORES = 2  # the aims are for two
 
 
-def rooms_rows(*, seconds: float = 4.0, worlds: int = _WORLDS) -> list[dict[str, Any]]:
+def rooms_rows(*, seconds: float = 4.0, worlds: int = _WORLDS) -> list[Row]:
     """Rows for `spatial_mllm benchmark`: rendering alone at two sizes, and whole clips (world, frames, annotation)."""
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     rows = []
@@ -47,19 +48,17 @@ def rooms_rows(*, seconds: float = 4.0, worlds: int = _WORLDS) -> list[dict[str,
             )
             detail = f"{device}, {workers} thread(s), {worlds} worlds, eager torch, perfect sensor"
             name = f"rooms: rendering {width}x{height} ({device})"
-            rows.append(_row(name, rate, aim if device == "cpu" else "", detail))
+            rows.append(Row(name, rate, "frames/s", aim if device == "cpu" else "", detail))
             if device == "cpu":
-                rows.append(_row(f"{name}, per CPU second", per_cpu_second, "", f"{detail}; one core's share"))
+                rows.append(
+                    Row(f"{name}, per CPU second", per_cpu_second, "frames/s", "", f"{detail}; one core's share")
+                )
     seeds = [split_seed("val", 100 + n) for n in range(max(1, worlds // 2))]
     config = ClipConfig(frames=16, workers=_CORES)
     rate, _ = _rate(lambda: make_clips(seeds, config), len(seeds) * config.frames, seconds)
     detail = f"cpu, worlds made anew, rendering on {_CORES} threads, visibility counted; 112x84, 16 frames per world"
-    rows.append(_row("rooms: whole clips 112x84", rate, "", detail))
+    rows.append(Row("rooms: whole clips 112x84", rate, "frames/s", "", detail))
     return rows
-
-
-def _row(name: str, value: float, aim: str, detail: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": "frames/s", "aim": aim, "detail": detail}
 
 
 def _rate(call: Any, frames: int, seconds: float) -> tuple[float, float]:

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.encoders.base import Anchor, FrameGeometry, GeometryEncoder, ScaleSource
 from spatial_mllm_ros.encoders.fake import FakeGeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.recordings.sources import open_source
 from spatial_mllm_ros.replay.coverage_figures import SeenFrame, coverage_figures
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.offline.selection import select_offline
 from spatial_mllm_ros.scene.scene import Scene
 
-Row = dict[str, Any]
 _PERIOD = 50  # frames in which the walk repeats, one period further down the corridor
+
+
+def selection_rows(recording: Path | None) -> list[Row]:
+    """Rows of the selection alone; the coverage figures need a recording with depth and poses.
+
+    Raises:
+        SourceError: the recording cannot be read.
+    """
+    rows = [*offline_rows(), *incremental_rows()]
+    if recording is not None:
+        with open_source(recording) as source:
+            rows += coverage_rows(source, name=source.name)
+    return rows
 
 
 def incremental_rows(
@@ -58,14 +72,12 @@ def incremental_rows(
     ways = f"ring 32, keyframes 32, K 16, {measured_frames} frames measured in turn, CPU time without the encoder"
     rows = []
     for count, cost, size in zip(frame_counts, cost_ms, index_bytes, strict=True):
-        rows.append(_row(f"selection.frame_ms_after_{count}", cost, "ms", "", ways))
-        rows.append(_row(f"selection.index_bytes_after_{count}", size, "bytes", "", ways))
+        rows.append(Row(f"selection.frame_ms_after_{count}", cost, "ms", "", ways))
+        rows.append(Row(f"selection.index_bytes_after_{count}", size, "bytes", "", ways))
     last, first = frame_counts[-1], frame_counts[0]
-    rows.append(
-        _row("selection.frame_ms_ratio", cost_ms[-1] / cost_ms[0], "", "<= 1.05", f"{last} over {first} frames")
-    )
+    rows.append(Row("selection.frame_ms_ratio", cost_ms[-1] / cost_ms[0], "", "<= 1.05", f"{last} over {first} frames"))
     ratio = index_bytes[-1] / index_bytes[0]
-    rows.append(_row("selection.index_bytes_ratio", ratio, "", "<= 1.05", f"{last} over {first} frames"))
+    rows.append(Row("selection.index_bytes_ratio", ratio, "", "<= 1.05", f"{last} over {first} frames"))
     return rows
 
 
@@ -97,8 +109,8 @@ def coverage_rows(
     )
     over_greedy, over_uniform = figures.selected / figures.offline_greedy, figures.selected / figures.uniform
     return [
-        _row(f"selection.{name}.coverage_over_offline_greedy", over_greedy, "", ">= 0.98", ways),
-        _row(f"selection.{name}.coverage_over_uniform", over_uniform, "", "> 1", ways),
+        Row(f"selection.{name}.coverage_over_offline_greedy", over_greedy, "", ">= 0.98", ways),
+        Row(f"selection.{name}.coverage_over_uniform", over_uniform, "", "> 1", ways),
     ]
 
 
@@ -110,16 +122,16 @@ def offline_rows(frames: int = 128, height: int = 392, width: int = 518, k: int 
     ways = f"{frames} frames of {height}x{width} points, K {k}; "
     same = float(ours == plain)
     return [
-        _row("selection.offline_s", seconds, "s", "", ways + f"best of {repeats}"),
-        _row(
+        Row("selection.offline_s", seconds, "s", "", ways + f"best of {repeats}"),
+        Row(
             "selection.offline_plain_sets_s",
             plain_seconds,
             "s",
             "",
             ways + "one tuple per point from lists, Python sets",
         ),
-        _row("selection.offline_speedup", plain_seconds / seconds, "", ">= 50", ways + "plain over ours"),
-        _row("selection.offline_same_frames", same, "", "1", ways + "1: the same frames in the same order"),
+        Row("selection.offline_speedup", plain_seconds / seconds, "", ">= 50", ways + "plain over ours"),
+        Row("selection.offline_same_frames", same, "", "1", ways + "1: the same frames in the same order"),
     ]
 
 
@@ -237,7 +249,3 @@ def _noisy_clip(frames: int, height: int, width: int) -> tuple[np.ndarray, np.nd
 def _geometries(encoder: FakeGeometryEncoder, frames: int) -> Iterator[FrameGeometry]:
     for t in range(frames):
         yield encoder.encode([Frame(1 + t * 250_000_000, np.zeros((1, 1, 3), np.uint8))], [])[0]
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}

@@ -1,7 +1,7 @@
-"""An encoder that knows the truth and tells it as VGGT would: noisily, and every window in a frame and unit of its own.
+"""A simulated VGGT: true geometry with noise, every window in a frame and a unit of its own, as VGGT gives it.
 
-What windows cost can be measured with it where no trained weights are at hand: how well anchors tie windows together,
-and how errors of a stated size add up. It says nothing about how large VGGT's errors are.
+It measures what windows cost where there are no trained weights: how well anchors join windows, and how errors of a
+stated size add up. It says nothing about the size of VGGT's errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spatial_mllm_ros.geometry.unprojection import to_scene, unproject_depth
 
 @dataclass(frozen=True, eq=False)
 class TrueView:
-    """What is true of one frame: depth float32 [h, w] in metres (NaN: none), its camera, its pose float64 [4, 4]."""
+    """The true geometry of a frame: depth float32 [h, w] in metres (NaN: none), its camera, its pose float64 [4, 4]."""
 
     depth_m: np.ndarray
     intrinsics: Intrinsics
@@ -32,7 +32,7 @@ class TrueView:
 
 
 @dataclass(frozen=True)
-class OracleNoise:
+class SimulatedNoise:
     """Errors of every frame of every window, drawn anew in each window. All are standard deviations.
 
     Attributes:
@@ -52,24 +52,24 @@ class OracleNoise:
     def __post_init__(self) -> None:
         for name in ("rotation_deg", "translation", "depth_scale", "depth", "outliers"):
             if not 0 <= getattr(self, name) < 100:
-                raise ConfigurationError(f"OracleNoise.{name} is {getattr(self, name)}; it must be 0 or more.")
+                raise ConfigurationError(f"SimulatedNoise.{name} is {getattr(self, name)}; it must be 0 or more.")
 
 
-class OracleWindowEncoder:
-    """Anchors and new frames in one window, as ``VggtGeometryEncoder`` has them; aligned to the scene as there.
+class SimulatedVggt:
+    """A ``GeometryEncoder`` with the windows, anchors and alignment of ``VggtGeometryEncoder``.
 
     Args:
-        views: per stamp what is true of the frame.
-        noise: what is added to it.
+        views: stamp -> true geometry of the frame.
+        noise: added to it.
         seed: of the noise and of each window's own frame and unit.
     """
 
-    name = "oracle"
+    name = "simulated-vggt"
 
     def __init__(
         self,
         views: Mapping[int, TrueView],
-        noise: OracleNoise,
+        noise: SimulatedNoise,
         *,
         window_size: int = 6,
         anchor_count: int = 2,
@@ -83,13 +83,13 @@ class OracleWindowEncoder:
         """See ``GeometryEncoder``.
 
         Raises:
-            EncoderError: a frame whose truth is not known, or anchors that do not place the window.
+            EncoderError: there is no true view of a frame, or the anchors do not place the window.
         """
         anchors = anchors[: self.anchor_count]
         together = [*(anchor.frame for anchor in anchors), *frames]
         unknown = [frame.stamp_ns for frame in together if frame.stamp_ns not in self._views]
         if unknown:
-            raise EncoderError(f"The oracle knows no truth of the frames {unknown} ns.")
+            raise EncoderError(f"The simulated VGGT has no true view of the frames {unknown} ns.")
         views = [self._views[frame.stamp_ns] for frame in together]
         window = self._window(views)
         alignment = align_window(window, together, anchors)

@@ -1,4 +1,4 @@
-"""What it costs to keep a scene across restarts, and what is lost on the way."""
+"""Measures what it costs to save and load a scene, and what is lost by it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
@@ -23,7 +24,7 @@ _REPEATS = 3
 _R = TypeVar("_R")
 
 
-def storage_rows(frames: Iterable[Frame], *, name: str) -> list[dict[str, Any]]:
+def storage_rows(frames: Iterable[Frame], *, name: str) -> list[Row]:
     """Rows for `spatial_mllm benchmark`: a scene of the default size, filled with ``frames``, saved and loaded.
 
     Args:
@@ -53,18 +54,18 @@ def storage_rows(frames: Iterable[Frame], *, name: str) -> list[dict[str, Any]]:
     once = np.median([cv2.PSNR(a.rgb, h.frame.rgb) for a, h in zip(held, content.held, strict=True)])
     twice = np.median([cv2.PSNR(a.rgb, h.frame.rgb) for a, h in zip(held, again.held, strict=True)])
     return [
-        _row("storage.save_s", save_s, "s", detail),
-        _row("storage.save_cpu_s", save_cpu_s, "s", "the same in CPU time, without waiting for the disk"),
-        _row("storage.save_s_in_the_worker", snapshot_s, "s", "the part for which questions wait"),
-        _row("storage.read_s", read_s, "s", f"{detail}; every hash checked, pictures decoded"),
-        _row("storage.read_cpu_s", read_cpu_s, "s", "the same in CPU time"),
-        _row("storage.load_s_in_the_worker", take_over_s, "s", "the part for which questions wait"),
-        _row("storage.load_cpu_s_in_the_worker", take_over_cpu_s, "s", "the same in CPU time"),
-        _row("storage.bytes_on_disk", saved.nbytes, "bytes", detail),
-        _row("storage.bytes_per_pixel_byte", saved.nbytes / saved.pixel_bytes, "", "on disk over in memory"),
-        _row("storage.same_evidence", float(same), "", "1: the evidence set after loading is the one before", "1"),
-        _row("storage.picture_psnr_db", float(once), "dB", "median over the frames, against what was held"),
-        _row("storage.picture_psnr_db_second_time", float(twice), "dB", "loaded, saved and loaded again"),
+        Row("storage.save_s", save_s, "s", "", detail),
+        Row("storage.save_cpu_s", save_cpu_s, "s", "", "the same in CPU time, without waiting for the disk"),
+        Row("storage.save_s_in_the_worker", snapshot_s, "s", "", "the part for which questions wait"),
+        Row("storage.read_s", read_s, "s", "", f"{detail}; every hash checked, pictures decoded"),
+        Row("storage.read_cpu_s", read_cpu_s, "s", "", "the same in CPU time"),
+        Row("storage.load_s_in_the_worker", take_over_s, "s", "", "the part for which questions wait"),
+        Row("storage.load_cpu_s_in_the_worker", take_over_cpu_s, "s", "", "the same in CPU time"),
+        Row("storage.bytes_on_disk", saved.nbytes, "bytes", "", detail),
+        Row("storage.bytes_per_pixel_byte", saved.nbytes / saved.pixel_bytes, "", "", "on disk over in memory"),
+        Row("storage.same_evidence", float(same), "", "1", "1: the evidence set after loading is the one before"),
+        Row("storage.picture_psnr_db", float(once), "dB", "", "median over the frames, against what was held"),
+        Row("storage.picture_psnr_db_second_time", float(twice), "dB", "", "loaded, saved and loaded again"),
     ]
 
 
@@ -85,7 +86,3 @@ def _fastest(work: Callable[[], _R]) -> tuple[float, float, _R]:
 
 def _sizes(sizes_px: Iterable[tuple[int, int]]) -> str:
     return " and ".join(f"{width}x{height}" for width, height in sizes_px)
-
-
-def _row(name: str, value: float, unit: str, detail: str, aim: str = "") -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "aim": aim, "detail": detail}

@@ -1,4 +1,4 @@
-"""Figures of a long run: the cost of a frame by stage, the bytes held, and how much of all that was seen is known."""
+"""Figures of a long run: the time of a frame by stage, the bytes held, and the coverage of all that was seen."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.benchmarks.stream_frames import SentFrame, looped, rooms_walk, sent_frames
 from spatial_mllm_ros.encoders.base import GeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
@@ -23,7 +23,6 @@ from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.stage_clock import Stage
 from spatial_mllm_ros.scene.voxels import coarsen
 
-Row = dict[str, Any]
 #: Names of the stages in the figures, in the order in which a frame goes through them.
 STAGES = ("decode", "encode", "voxelise", "coverage", "select")
 _CONFIG = SceneConfig(ring_frames=32, keyframes=32, rate_hz=0.0)
@@ -35,7 +34,7 @@ _STAGE_OF = dict(zip((Stage.ENCODE, Stage.VOXELISE, Stage.COVERAGE, Stage.SELECT
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What was selected and what was held when so many frames had been seen; stamps in ns."""
+    """The frames selected and the frames held after a number of frames; stamps in ns."""
 
     frames: int
     selected: tuple[int, ...]
@@ -170,29 +169,29 @@ def _latency_rows(name: str, run: StreamRun, detail: str, round_frames: int) -> 
     for stage, own in zip((*STAGES, "frame"), np.hstack([run.stage_ms, whole]).T, strict=True):
         for share in (50, 95, 99):
             value = float(np.percentile(own, share))
-            row = _row(f"stream.{name}.{stage}_p{share}_ms", value, "ms", "", detail)
             drawn = share == (99 if stage == "frame" else 50)
-            rows.append({**row, "series": _binned(own, share)} if drawn else row)
+            series = _binned(own, share) if drawn else ()
+            rows.append(Row(f"stream.{name}.{stage}_p{share}_ms", value, "ms", "", detail, series))
     part = min(round_frames, len(whole) // 3)
     start = min(100, len(whole) // 10)
     ratio = float(np.median(whole[-part:]) / np.median(whole[start : start + part]))
     parts = f"median of the last {part} frames over that of {part} frames from frame {start}"
-    rows.append(_row(f"stream.{name}.frame_ms_ratio", ratio, "", "<= 1.05", f"{parts}; {detail}"))
+    rows.append(Row(f"stream.{name}.frame_ms_ratio", ratio, "", "<= 1.05", f"{parts}; {detail}"))
     return rows
 
 
 def _memory_rows(name: str, run: StreamRun, detail: str) -> list[Row]:
     rows = []
     for what, own in zip(("ring", "keyframes", "index"), run.held_bytes.T, strict=True):
-        row = _row(f"stream.{name}.{what}_bytes", own[-1], "bytes", "", f"at the end; {detail}")
-        rows.append({**row, "series": _binned(own, 50)})
-    rows.append(_row(f"stream.{name}.keyframes", run.keyframes[-1], "frames", "", f"at the end; {detail}"))
+        said = f"at the end; {detail}"
+        rows.append(Row(f"stream.{name}.{what}_bytes", own[-1], "bytes", "", said, _binned(own, 50)))
+    rows.append(Row(f"stream.{name}.keyframes", run.keyframes[-1], "frames", "", f"at the end; {detail}"))
     total = run.held_bytes.sum(axis=1)
     start = min(100, len(total) // 10)
     part = max(1, len(total) // 20)
     ratio = float(np.median(total[-part:]) / np.median(total[start : start + part]))
     parts = f"all bytes, median of the last {part} frames over that of {part} frames from frame {start}"
-    rows.append(_row(f"stream.{name}.bytes_ratio", ratio, "", "<= 1.05", f"{parts}; {detail}"))
+    rows.append(Row(f"stream.{name}.bytes_ratio", ratio, "", "<= 1.05", f"{parts}; {detail}"))
     return rows
 
 
@@ -202,15 +201,14 @@ def _coverage_rows(name: str, run: StreamRun) -> list[Row]:
     detail = f"voxels of {run.voxel_size_m:.3f} m, at the end"
     rows: list[Row] = []
     for curve, points in curves.items():
-        row = _row(f"stream.{name}.coverage_{curve}", points[-1][1], "voxels", "", detail)
-        rows.append({**row, "series": points})
+        rows.append(Row(f"stream.{name}.coverage_{curve}", points[-1][1], "voxels", "", detail, points))
     ratios = [own[1] / best[1] for own, best in zip(curves["selected"], curves["unlimited"], strict=True)]
     against = f"{k} selected of the frames held over {k} picked greedily from all frames so far, none forgotten"
-    rows.append(_row(f"stream.{name}.coverage_over_unlimited", ratios[-1], "", ">= 0.98", f"{against}; at the end"))
+    rows.append(Row(f"stream.{name}.coverage_over_unlimited", ratios[-1], "", ">= 0.98", f"{against}; at the end"))
     worst = f"{against}; the worst of {len(ratios)} moments"
-    rows.append(_row(f"stream.{name}.coverage_over_unlimited_worst", min(ratios), "", "", worst))
+    rows.append(Row(f"stream.{name}.coverage_over_unlimited_worst", min(ratios), "", "", worst))
     held = curves["held"][-1][1] / curves["ever"][-1][1]
-    rows.append(_row(f"stream.{name}.held_over_ever", held, "", "", "voxels of frames still held over all ever seen"))
+    rows.append(Row(f"stream.{name}.held_over_ever", held, "", "", "voxels of frames still held over all ever seen"))
     return rows
 
 
@@ -218,7 +216,3 @@ def _binned(values: np.ndarray, percentile: float) -> list[list[float]]:
     """A percentile per part of the run: [frames seen at the part's end, value], at most ``_BINS`` of them."""
     edges = np.linspace(0, len(values), min(_BINS, len(values)) + 1).astype(int)
     return [[int(end), round(float(np.percentile(values[start:end], percentile)), 3)] for start, end in pairwise(edges)]
-
-
-def _row(name: str, value: float, unit: str, aim: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": aim, "detail": detail}

@@ -1,6 +1,6 @@
 """How fast the small model trains on one CPU core: one whole optimiser step of each stage, at a few sizes.
 
-Time is the processor's, not the clock's: what else the machine is doing hardly counts.
+Processor time is measured and not wall time, because other work on the machine hardly changes it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 
-from spatial_mllm_ros.models.small.architecture import TINY_ROOMS, architecture_config, new_model
+from spatial_mllm_ros.benchmarks.rows import Row
+from spatial_mllm_ros.models.small.architecture import architecture_config, new_model
+from spatial_mllm_ros.models.small.sizes import TINY_ROOMS
 from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget, prepare_video
@@ -34,8 +35,8 @@ _QUESTION = (
 _REPEATS = 3
 
 
-def training_rows() -> list[dict[str, Any]]:
-    """Steps of both stages with one thread, as rows of name, value, unit, aim (none), detail."""
+def training_rows() -> list[Row]:
+    """Steps of both stages with one thread, without aims."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -44,7 +45,7 @@ def training_rows() -> list[dict[str, Any]]:
         torch.set_num_threads(before)
 
 
-def _geometry_rows() -> list[dict[str, Any]]:
+def _geometry_rows() -> list[Row]:
     model, _ = _model()
     vggt = model.spatial_encoder.requires_grad_(True)
     objective = GeometryObjective(vggt, GeometryLossConfig())
@@ -55,11 +56,11 @@ def _geometry_rows() -> list[dict[str, Any]]:
         batch = _geometry_batch(samples, frames, height, width)
         seconds = _seconds(partial(_geometry_loss, objective, batch), optimiser)
         detail = f"{samples} samples x {frames} frames of {width}x{height}, float32"
-        rows.append(_row(f"training.geometry.{width}x{height}", 1 / seconds, "steps per CPU second", detail))
+        rows.append(Row(f"training.geometry.{width}x{height}", 1 / seconds, "steps per CPU second", detail=detail))
     return rows
 
 
-def _sft_rows() -> list[dict[str, Any]]:
+def _sft_rows() -> list[Row]:
     model, tokenizer = _model()
     choose_trained(model, PAPER_PARTS, frozen=torch.float32)
     objective = SftObjective(model)
@@ -87,7 +88,7 @@ def _sft_rows() -> list[dict[str, Any]]:
             f"a step, {1 / seconds:.2f} steps per CPU second, float32, media already prepared"
         )
         name = f"training.sft.{width}x{height}.{frames}_frames.{questions}_per_video"
-        rows.append(_row(name, asked / seconds, "questions per CPU second", detail))
+        rows.append(Row(name, asked / seconds, "questions per CPU second", detail=detail))
     return rows
 
 
@@ -129,7 +130,3 @@ def _seconds(loss: Callable[[], torch.Tensor], optimiser: torch.optim.Optimizer)
         optimiser.zero_grad()
         times.append(time.process_time() - began)
     return median(times[1:])
-
-
-def _row(name: str, value: float, unit: str, detail: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "aim": "", "detail": detail}

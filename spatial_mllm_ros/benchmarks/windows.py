@@ -1,8 +1,8 @@
-"""What windows cost: drift and coverage over window and anchor sizes with an oracle, latency with the real network.
+"""What windows cost: drift and coverage over window and anchor sizes by simulation, latency with the real network.
 
-Trained VGGT weights are not needed and not used. Drift and coverage come from ``OracleWindowEncoder``: the truth, cut
-into windows, each in a frame and unit of its own and with noise of a stated size. They show how errors add up from
-window to window. Latency comes from VGGT with random weights, which takes as long as with any others.
+No trained weights are used. Drift and coverage come from ``SimulatedVggt``: true geometry in windows, each in a frame
+and a unit of its own and with noise of a stated size. They show how errors add up from window to window. Latency comes
+from VGGT with random weights, which takes as long as with trained ones.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from spatial_mllm_ros.benchmarks.encoder import SIZES
-from spatial_mllm_ros.benchmarks.simulated_vggt import OracleNoise, OracleWindowEncoder, TrueView
+from spatial_mllm_ros.benchmarks.rows import Row
+from spatial_mllm_ros.benchmarks.simulated_vggt import SimulatedNoise, SimulatedVggt, TrueView
 from spatial_mllm_ros.encoders.base import Anchor
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
 from spatial_mllm_ros.errors import ConfigurationError
@@ -37,19 +37,18 @@ from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.voxels import voxel_keys
 from spatial_mllm_ros.storage import write_text
 
-Row = dict[str, Any]
 WINDOWS = (2, 4, 6, 12)
 ANCHORS = (1, 2, 4)
 _PICTURE_PX = (224, 168)
 _APART = 100  # frames over which drift is told
 _TRUE_VOXEL_M = 0.16
 _SELECTED = 16
-_COLUMNS = 40  # of the oracle's point maps
+_COLUMNS = 40  # of the simulated VGGT's point maps
 _COLORS = ("#56b4e9", "#0072b2", "#e69f00", "#009e73")  # of Okabe and Ito's palette
 _TITLES = {
     "drift_m": "drift, m",
     "drift_deg": "drift, degrees",
-    "coverage_over_truth": "coverage over that by the truth",
+    "coverage_over_truth": "coverage over that of the true geometry",
     "cpu_ms_per_frame": "CPU time per new frame, ms",
 }
 
@@ -66,7 +65,7 @@ class Drift:
 def window_rows(
     recording: Path | None,
     *,
-    noise: OracleNoise | None = None,
+    noise: SimulatedNoise | None = None,
     windows: Sequence[int] = WINDOWS,
     anchors: Sequence[int] = ANCHORS,
     frames: int = 120,
@@ -77,15 +76,15 @@ def window_rows(
 
     Args:
         recording: with depth and poses.
-        noise: of the oracle; the one documented unless given.
+        noise: of the simulated VGGT; None for its defaults.
         frames: of each clip.
         seeds: draws of the noise that each figure is the mean of.
-        sizes: of ``benchmark_encoder.SIZES``; those above tiny are measured with the middle number of anchors only.
+        sizes: of ``benchmarks.encoder.SIZES``; those above tiny are measured with the middle number of anchors only.
 
     Raises:
         SourceError: the recording cannot be read.
     """
-    noise = noise or OracleNoise()
+    noise = noise or SimulatedNoise()
     clips = {"rooms": true_views(make_clips([split_seed("test", 1)], ClipConfig(frames, 112, 84))[0].frames())}
     if recording is not None:
         with open_source(recording) as source:
@@ -98,21 +97,21 @@ def window_rows(
                 runs = [drift(views, window, anchor, noise, seed=seed) for seed in range(seeds)]
                 found = Drift(*np.mean([astuple(run) for run in runs], axis=0).tolist())
                 ways = (
-                    f"oracle, {noise}, {len(views)} frames, window {window}, anchors {anchor}, K {_SELECTED}, mean of "
-                    f"{seeds} draws of the noise"
+                    f"simulated VGGT, {noise}, {len(views)} frames, window {window}, anchors {anchor}, "
+                    f"K {_SELECTED}, mean of {seeds} draws of the noise"
                 )
                 start = f"windows.{name}.w{window}.a{anchor}"
                 apart = min(_APART, len(views) - 1)
-                rows.append(_row(f"{start}.drift_m", found.metres, f"m per {apart} frames", ways))
-                rows.append(_row(f"{start}.drift_deg", found.degrees, f"deg per {apart} frames", ways))
-                rows.append(_row(f"{start}.coverage_over_truth", found.coverage, "", ways))
+                rows.append(Row(f"{start}.drift_m", found.metres, f"m per {apart} frames", detail=ways))
+                rows.append(Row(f"{start}.drift_deg", found.degrees, f"deg per {apart} frames", detail=ways))
+                rows.append(Row(f"{start}.coverage_over_truth", found.coverage, "", detail=ways))
     for size in sizes:
         rows += latency_rows(size, windows, anchors if size == "tiny" else anchors[len(anchors) // 2 :][:1])
     return rows
 
 
 def true_views(frames: Iterable[Frame]) -> dict[int, TrueView]:
-    """What is true of each frame, thinned to about 40 columns; frames without depth, pose or camera are left out."""
+    """The true view of each frame, thinned to about 40 columns; frames without depth, pose or camera are left out."""
     views = {}
     for frame in frames:
         if frame.depth_m is not None and frame.scene_from_cam is not None and frame.intrinsics is not None:
@@ -124,9 +123,9 @@ def true_views(frames: Iterable[Frame]) -> dict[int, TrueView]:
     return views
 
 
-def drift(views: dict[int, TrueView], window: int, anchors: int, noise: OracleNoise, *, seed: int = 0) -> Drift:
+def drift(views: dict[int, TrueView], window: int, anchors: int, noise: SimulatedNoise, *, seed: int = 0) -> Drift:
     """Runs a scene over frames without poses and depth, in full windows, and compares it with the truth."""
-    encoder = OracleWindowEncoder(views, noise, window_size=window, anchor_count=anchors, seed=seed)
+    encoder = SimulatedVggt(views, noise, window_size=window, anchor_count=anchors, seed=seed)
     config = SceneConfig(
         ring_frames=len(views), keyframes=0, rate_hz=0.0, selected_frames=_SELECTED, min_confidence_percentile=0.0
     )
@@ -186,7 +185,7 @@ def latency_rows(size_name: str, windows: Sequence[int], anchors: Sequence[int])
             spent_s = time.process_time() - start
             ways = f"VGGT {size_name}, random weights, {width}x{height}, window {window}, anchors {anchor}"
             name = f"windows.{size_name}.w{window}.a{anchor}.cpu_ms_per_frame"
-            rows.append(_row(name, 1e3 * spent_s / window, "ms of CPU time", ways))
+            rows.append(Row(name, 1e3 * spent_s / window, "ms of CPU time", detail=ways))
     return rows
 
 
@@ -194,16 +193,16 @@ def draw_windows(rows: Sequence[Row], path: Path) -> None:
     """Drift, coverage and CPU time over the window's size, a line per number of anchors, as SVG.
 
     Args:
-        rows: of ``window_rows``; others are not looked at.
+        rows: of ``window_rows``; others are ignored.
 
     Raises:
         ConfigurationError: there is no such row.
     """
     curves: dict[tuple[str, str], dict[int, list[tuple[int, float]]]] = {}
     for row in rows:
-        if found := re.fullmatch(r"windows\.(.+)\.w(\d+)\.a(\d+)\.(\w+)", row["name"]):
+        if found := re.fullmatch(r"windows\.(.+)\.w(\d+)\.a(\d+)\.(\w+)", row.name):
             lines = curves.setdefault((found[1], found[4]), {})
-            lines.setdefault(int(found[3]), []).append((int(found[2]), row["value"]))
+            lines.setdefault(int(found[3]), []).append((int(found[2]), row.value))
     if not curves:
         raise ConfigurationError("There is no window among the rows to draw; measure with `benchmark windows`.")
     import matplotlib
@@ -230,7 +229,3 @@ def draw_windows(rows: Sequence[Row], path: Path) -> None:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     write_text(path, buffer.getvalue())
-
-
-def _row(name: str, value: float, unit: str, detail: str) -> Row:
-    return {"name": name, "value": float(value), "unit": unit, "aim": "", "detail": detail}

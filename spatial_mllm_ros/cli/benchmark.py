@@ -67,7 +67,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
 
 def _selection(arguments: argparse.Namespace) -> list[Row]:
-    from spatial_mllm_ros.benchmarks.rows import selection_rows
+    from spatial_mllm_ros.benchmarks.selection import selection_rows
 
     return selection_rows(arguments.recording)
 

@@ -42,7 +42,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _train_new(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.models.small.architecture import TINY_ROOMS, write_new_checkpoint
+    from spatial_mllm_ros.models.small.architecture import write_new_checkpoint
+    from spatial_mllm_ros.models.small.sizes import TINY_ROOMS
     from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, text_lines, train_tokenizer
     from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
 

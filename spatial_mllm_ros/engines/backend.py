@@ -1,4 +1,4 @@
-"""What every way of running VGGT has in common, and one that only pretends."""
+"""The interface of the backends that run VGGT, and a fake one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spatial_mllm_ros.models.vggt import VggtOutput, VggtPrediction
 
 
 class EngineBackend(Protocol):
-    """One way of running VGGT: a predictor that says beforehand what it cannot take, and can be let go."""
+    """One way of running VGGT. It says beforehand which requests it does not take."""
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class EngineBackend(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets memory and runtime go; afterwards every call is refused. May be called twice."""
+        """Releases memory and runtime; every later call is refused. It may be called twice."""
         ...
 
 
@@ -73,11 +73,11 @@ def tensors_of(prediction: VggtPrediction, outputs: Collection[VggtOutput]) -> d
 
 
 class FakeBackend:
-    """Plausible numbers from the mean colours of the images, in the shapes of a real prediction; no weights.
+    """A backend without weights: it makes plausible numbers of the right shapes from the mean colours of the images.
 
     Args:
-        profile: what it takes; any number of frames from 1 where that is None.
-        spoil: changes the tensors, by name, before they are given out: to inject faults.
+        profile: the requests that it takes; None for any number of frames from 1.
+        spoil: changes the tensors, by name, before they are returned, to inject faults.
     """
 
     name = "fake"

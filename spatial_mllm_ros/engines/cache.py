@@ -1,4 +1,4 @@
-"""Built engines on disk: only the right one, whole and untouched, ever reaches the deserialiser."""
+"""The cache of built engines: only one whose manifest, size and hash are right is given to the deserialiser."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineKey:
-    """All that an engine depends on; one that differs in any of it is another engine.
+    """Everything that an engine depends on. Two engines that differ in one field are not interchangeable.
 
     Attributes:
         onnx_sha256: of graph and weights.
@@ -67,13 +67,13 @@ class EngineKey:
 
     @property
     def folder_name(self) -> str:
-        """Readable first, unique by the digest."""
+        """The profile's name, for people, with the digest, which makes it unique."""
         return f"{self.profile}-{self.digest[:16]}"
 
 
 @dataclass(frozen=True, eq=False)
 class CachedEngine:
-    """An engine in the cache; ``problem`` says why it would be refused, "" when it would not."""
+    """An engine in the cache; ``problem`` is the reason for which it would be refused, "" when there is none."""
 
     folder: Path
     key: Mapping[str, str]
@@ -119,11 +119,11 @@ class EngineCache:
     def get_or_build(self, key: EngineKey, build: Build, *, wait_s: float = 7200.0) -> tuple[bytes, bool]:
         """The engine for ``key`` and whether it was built now.
 
-        Of several processes that want the same engine, one builds and the others wait for it and take it. An engine
-        that is refused is built anew. While anything goes on, the log says so every 5 s.
+        Where several processes want the same engine, one builds it and the others wait for it. An engine that is
+        refused is built again. The log reports every 5 s that a build or a wait goes on.
 
         Args:
-            build: writes the engine to the path given, and tells what it is doing to the function given.
+            build: writes the engine to the path given, and calls the function given with what it is doing.
             wait_s: longest wait for another process.
 
         Raises:
@@ -133,7 +133,7 @@ class EngineCache:
             return self.open(key), False
         with self.locked(key.folder_name, wait_s=wait_s):
             try:
-                return self.open(key), False  # built by the one that was waited for
+                return self.open(key), False  # built by the process that was waited for
             except EngineError as error:
                 level = logging.INFO if error.cause == "missing" else logging.WARNING
                 _log.log(level, "Building the engine %s: %s", key.folder_name, error)
@@ -148,7 +148,7 @@ class EngineCache:
 
     @contextlib.contextmanager
     def locked(self, name: str, *, wait_s: float = 7200.0) -> Iterator[None]:
-        """Holds the lock ``name`` between processes; the kernel frees it when a process dies.
+        """Holds the lock ``name`` between processes; the kernel releases it when the process ends.
 
         Raises:
             EngineError: ``build``: another process has held it for ``wait_s``.
@@ -164,7 +164,8 @@ class EngineCache:
                 )
             except BlockingIOError:
                 raise EngineError(
-                    "build", f"Another process has held {name} in {self.folder} for {wait_s:.0f} s; look at it."
+                    "build",
+                    f"Another process has held {name} in {self.folder} for {wait_s:.0f} s; end it if it hangs.",
                 ) from None
             yield
 
@@ -215,7 +216,7 @@ def _check_folder(folder: Path, wanted: Mapping[str, str] | None) -> dict[str, s
     if wanted is not None and key != dict(wanted):
         _refuse_other(folder.name, key, wanted)
     if wanted is None and EngineKey(**key).folder_name != folder.name:
-        raise EngineError("tampered", f"{folder.name} is not the name that its manifest stands for; build it again.")
+        raise EngineError("tampered", f"{folder.name} is not the name of the engine in its manifest; build it again.")
     if set(content["files"]) != {ENGINE_NAME}:
         raise EngineError("truncated", f"{folder / MANIFEST_NAME} does not list {ENGINE_NAME}; build it again.")
     return key
@@ -231,7 +232,7 @@ def _refuse_other(name: str, theirs: Mapping[str, str], wanted: Mapping[str, str
 
 
 def _read_checked(folder: Path) -> bytes:
-    """The engine's bytes, read once and hashed from memory: a file exchanged after its check would not be noticed."""
+    """The engine's bytes, read once and hashed in memory, because the file may be exchanged after a check."""
     stated: dict[str, Any] = read_manifest(folder / MANIFEST_NAME)["files"][ENGINE_NAME]
     path = folder / ENGINE_NAME
     try:

@@ -1,4 +1,4 @@
-"""Several backends in order of preference: the first that takes a request answers it, and its numbers are checked."""
+"""Several backends in order of preference. The first that takes a request answers it, and its numbers are checked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 class BackendChain:
-    """Answers like one VGGT, by the first backend that can.
+    """Answers like one VGGT, with the first backend that takes the request.
 
-    A backend that fails, or whose numbers are not finite, is put aside for good once another one answers the same
-    request: a robot must not lose every second window to a broken engine. If none answers, the images or the weights
-    are at fault, and all stay. Not thread-safe: one thread asks.
+    A backend that fails, or whose numbers are not finite, is closed for good once another one answers the same request:
+    a robot must not lose every second window to a broken engine. If no backend answers, the images or the weights are
+    at fault, and all backends stay. Not thread-safe: one thread asks.
 
     Args:
         backends: in order of preference; the last one should take every request.
@@ -46,7 +46,7 @@ class BackendChain:
 
     @property
     def fault(self) -> str:
-        """Which backends have been put aside and why, for diagnostics; "" while all work."""
+        """Which backends are no longer used and why, for diagnostics; "" while all work."""
         return " ".join(self._faults.values())
 
     def __call__(self, images: Tensor, outputs: Collection[VggtOutput]) -> VggtPrediction:
@@ -70,7 +70,7 @@ class BackendChain:
                 failed.append((backend, error))
                 continue
             for broken, reason in failed:
-                self._put_aside(broken, reason, instead=backend)
+                self._drop(broken, reason, instead=backend)
             self.last_used = backend.name
             return prediction
         if failed:
@@ -89,8 +89,8 @@ class BackendChain:
         for backend in self._backends:
             backend.close()
 
-    def _put_aside(self, broken: EngineBackend, why: EngineError, *, instead: EngineBackend) -> None:
-        sentence = f"The backend {broken.name} was put aside, {instead.name} runs in its place: {why}"
+    def _drop(self, broken: EngineBackend, why: EngineError, *, instead: EngineBackend) -> None:
+        sentence = f"The backend {broken.name} is no longer used, {instead.name} runs in its place: {why}"
         self._faults[broken.name] = sentence
         self._backends.remove(broken)
         broken.close()

@@ -1,4 +1,4 @@
-"""Which backends run VGGT on this machine, and why not others."""
+"""Chooses the backends that run VGGT on this machine, and logs why the others do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spatial_mllm_ros.engines.torch_backend import TorchBackend
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
 from spatial_mllm_ros.models.vggt import VGGT
 
-#: What ``encoder.backend`` may say. torch itself always stands last, for the sizes that nobody exported.
+#: Values of ``encoder.backend``. torch itself is always the last backend, for sizes without an export.
 BACKENDS = ("auto", "tensorrt", "onnxruntime", "torch-compiled", "torch")
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """How to choose.
+    """Which backends to choose.
 
     Attributes:
         backend: one of ``BACKENDS``; "auto" takes TensorRT engines that are in the cache, then exports in ONNX Runtime,
@@ -110,7 +110,7 @@ def _onnxruntime(exports: list[ExportedModel], on_cuda: bool, reasons: list[str]
         if on_cuda or exported.profile.precision is Precision.FP32:
             newest[exported.profile.name] = exported
         else:
-            # The CPU provider has no kernels for bfloat16, and converts float16 to and fro.
+            # The CPU provider has no kernels for bfloat16, and converts float16 to float32 and back.
             reasons.append(f"ONNX Runtime: {exported.profile.name} is in half precision, which does not pay on a CPU")
     return _opened(newest.values(), lambda e: OnnxRuntimeBackend(e, provider=provider), reasons)
 

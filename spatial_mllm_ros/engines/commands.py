@@ -13,8 +13,8 @@ import yaml
 
 from spatial_mllm_ros.engines.cache import CachedEngine, EngineCache
 from spatial_mllm_ros.engines.cost_model import DEVICES, SHARE_OF_MEMORY, budget_table
-from spatial_mllm_ros.engines.exported import ExportedModel, exports_home, read_exported
-from spatial_mllm_ros.engines.parity import ParityRow, parity_table
+from spatial_mllm_ros.engines.exported import ExportedModel, export_folders, exports_home, read_exported
+from spatial_mllm_ros.engines.parity import parity_table
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision, ProfileKind
 from spatial_mllm_ros.engines.tensorrt_engines import TensorRtHere, best_for, check_against_sample, open_tensorrt
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What a file in ``engines/`` asks for: operators, and profiles."""
+    """An export plan, as the files in ``engines/`` hold it: version of the operators, and profiles."""
 
     opset: int
     profiles: tuple[EngineProfile, ...]
@@ -52,13 +52,13 @@ def export(checkpoint: str, plan: ExportPlan, out: Path | None) -> int:
 
     parent = out or exports_home()
     for profile in plan.profiles:
-        # Loaded anew for each: an export converts the model to its precision.
+        # Loaded again for each, because an export converts the model to its precision.
         vggt, identity = _load(checkpoint)
         folder = parent / f"{identity.sha256[:12]}-{profile.name}-opset{plan.opset}"
         exported = export_profile(vggt, identity, profile, folder, ExportOptions(opset=plan.opset))
         megabytes = sum(entry["bytes"] for entry in exported.files.values()) / 1e6
         _say(f"{exported.folder} ({megabytes:.1f} MB)")
-        _say(parity_table(ParityRow(**row) for row in exported.parity).rstrip())
+        _say(parity_table(exported.parity).rstrip())
     return 0
 
 
@@ -76,14 +76,14 @@ def build(exports: Sequence[Path], cache_folder: Path | None) -> int:
         backend.close()
     for exported in found:
         if exported not in usable:
-            _say(f"{exported.folder.name}: not built; another export of this profile serves, or opset 20 is needed.")
+            _say(f"{exported.folder.name}: not built; another export of this profile is used, or opset 20 is needed.")
     return 0 if usable else 1
 
 
 def show(cache_folder: Path | None, *, verify: bool) -> int:
     """Lists exports and engines; with ``verify`` every byte is compared with the manifests. 1 if one is not right."""
     wrong = 0
-    for folder in _export_folders():
+    for folder in export_folders(exports_home()):
         try:
             exported = read_exported(folder)
             if verify:
@@ -106,7 +106,7 @@ def prune(cache_folder: Path | None, *, everything: bool, dry_run: bool) -> int:
     cache = EngineCache(cache_folder)
     usable: set[str] = set()
     if not everything:
-        here = TensorRtHere.find()  # without it one cannot say which engines are of use
+        here = TensorRtHere.find()  # it tells which engines can be used here
         usable = {here.key(exported).folder_name for exported in _all_exports(missing_is_an_error=False)}
 
     def keep(engine: CachedEngine) -> bool:
@@ -141,13 +141,8 @@ def _load(checkpoint: str) -> Any:
     return load_spatial_encoder(Path(checkpoint) if checkpoint else bundled_checkpoint())
 
 
-def _export_folders() -> list[Path]:
-    home = exports_home()
-    return sorted(path.parent for path in home.glob("*/export.json") if ".part-" not in path.parent.name)
-
-
 def _all_exports(*, missing_is_an_error: bool = True) -> list[ExportedModel]:
-    found = [read_exported(folder) for folder in _export_folders()]
+    found = [read_exported(folder) for folder in export_folders(exports_home())]
     if not found and missing_is_an_error:
         raise EngineError("missing", f"There is no export in {exports_home()}; run spatial_mllm engine export first.")
     return found

@@ -1,4 +1,4 @@
-"""What VGGT costs by its sizes: operations, and bytes of memory, before anything has been run.
+"""Computes what a call of VGGT costs from the sizes of the model: operations, and bytes of memory.
 
 The operations are those of the matrix products and convolutions, twice the multiplications, as torch's own counter
 counts them; the bytes are weights, plus the largest set of activations alive at once under fused attention, which is a
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision
 from spatial_mllm_ros.models.vggt import VggtConfig, VggtOutput
 
-#: Of a device's memory that the spatial encoder may take; the rest is for the language model's share, ROS and cameras.
+#: Share of a device's memory for the spatial encoder; the rest is for the language model, ROS and cameras.
 SHARE_OF_MEMORY = 0.6
 _BYTES_OF = {Precision.FP32: 4, Precision.FP16: 2, Precision.BF16: 2}
 
@@ -44,7 +44,7 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call.
+    """What one call costs.
 
     Attributes:
         flop: operations.
@@ -58,7 +58,7 @@ class Cost:
 
     @property
     def memory_bytes(self) -> float:
-        """All of it."""
+        """The sum."""
         return self.weight_bytes + self.activation_bytes + self.io_bytes
 
     def planned_s(self, device: Device) -> float:

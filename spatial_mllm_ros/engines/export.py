@@ -1,4 +1,4 @@
-"""VGGT to ONNX: fixed image size, any number of frames, types in the graph, checked before it appears."""
+"""Exports VGGT to ONNX: fixed image size, any number of frames, types in the graph; checked before it is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def export_profile(
         program.model.graph.name = profile.name
         program.model.metadata_props.update(_metadata(identity, profile, options.opset))
         for node in program.model.graph.all_nodes():
-            node.metadata_props.clear()  # stack traces: they name the folders of whoever exports
+            node.metadata_props.clear()  # stack traces, with names of folders on this machine
         with replaced_folder(folder) as part:
             external = options.external_data
             if external is None:
@@ -130,7 +130,7 @@ def _write_manifest(part: Path, stated: dict[str, str], rows: tuple[ParityRow, .
     content = {
         "metadata": dict(stated),
         "files": manifest_of(part, names),
-        "parity": [row.to_json() for row in rows],
+        "parity": [asdict(row) for row in rows],
     }
     (part / MANIFEST_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -143,7 +143,7 @@ def _run(vggt: VGGT, profile: EngineProfile, images: Tensor) -> dict[str, Tensor
 
 @contextlib.contextmanager
 def _made_exportable(vggt: VGGT, profile: EngineProfile) -> Iterator[None]:
-    """Bakes the resized position grid, which no ONNX operator gives exactly, and takes the chunk loops out."""
+    """Makes the resized position grid a constant, as no ONNX operator gives it exactly, and removes the chunk loops."""
     encoder = vggt.aggregator.patch_embed
     grid = (profile.height_px // encoder.patch_size_px, profile.width_px // encoder.patch_size_px)
     positions = encoder.patch_positions(grid).detach().clone().float()
@@ -161,7 +161,7 @@ def _made_exportable(vggt: VGGT, profile: EngineProfile) -> Iterator[None]:
 
 
 def _export(graph: ProfileGraph, profile: EngineProfile, opset: int) -> Any:
-    # An example with one frame would fix the number for good; its value is of no consequence otherwise.
+    # An example with one frame would fix the number of frames; any other number gives the same graph.
     frames = min(max(profile.min_frames, 3), profile.max_frames)
     dim = torch.export.Dim("frames", min=profile.min_frames, max=profile.max_frames) if profile.is_dynamic else None
     try:
@@ -185,7 +185,7 @@ def _export(graph: ProfileGraph, profile: EngineProfile, opset: int) -> Any:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without a line per initializer, and per operator of packages that nothing here needs."""
+    """Hides one line of log per initializer, and per operator of packages that are not used here."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

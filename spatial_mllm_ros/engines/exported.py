@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.engines.files import check_manifest, read_manifest
+from spatial_mllm_ros.engines.parity import ParityRow
 from spatial_mllm_ros.engines.profile import EngineProfile
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
 from spatial_mllm_ros.storage import bytes_sha256, is_temporary, recovered, user_cache
@@ -34,7 +35,7 @@ class ExportedModel:
     profile: EngineProfile
     metadata: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
-    parity: tuple[Mapping[str, Any], ...]
+    parity: tuple[ParityRow, ...]
 
     @property
     def model_path(self) -> Path:
@@ -67,7 +68,7 @@ class ExportedModel:
 
 
 def exports_home() -> Path:
-    """Where exports go, and are looked for, unless somebody says otherwise."""
+    """The folder of exports, unless another one is named."""
     return user_cache() / "exports"
 
 
@@ -88,7 +89,7 @@ def read_exported(folder: Path) -> ExportedModel:
             profile=EngineProfile.from_json(json.loads(metadata["profile"])),
             metadata=metadata,
             files=files,
-            parity=tuple(content["parity"]),
+            parity=tuple(ParityRow(**row) for row in content["parity"]),
         )
         if not {MODEL_NAME, SAMPLE_NAME} <= set(files) or not metadata["model_sha256"] or exported.opset < 1:
             raise KeyError(MODEL_NAME)
@@ -99,21 +100,26 @@ def read_exported(folder: Path) -> ExportedModel:
     return exported
 
 
+def export_folders(parent: Path) -> list[Path]:
+    """The folders below ``parent`` that hold an export, by name; not those that are being written."""
+    found = sorted(manifest.parent for manifest in parent.glob(f"*/{MANIFEST_NAME}"))
+    # An export that was being replaced when the process ended is the present one.
+    return [folder for folder in found if not is_temporary(folder.name) or recovered(folder.with_suffix("")) == folder]
+
+
 def find_exported(parent: Path, *, model_sha256: str) -> tuple[list[ExportedModel], list[str]]:
     """The exports below ``parent`` that were made from these weights, and why others were passed over."""
     found: list[ExportedModel] = []
     passed_over: list[str] = []
-    for manifest in sorted(parent.glob(f"*/{MANIFEST_NAME}")):
-        if is_temporary(manifest.parent.name) and recovered(manifest.parent.with_suffix("")) != manifest.parent:
-            continue
+    for folder in export_folders(parent):
         try:
-            exported = read_exported(manifest.parent)
+            exported = read_exported(folder)
         except EngineError as error:
-            passed_over.append(f"{manifest.parent.name}: {error}")
+            passed_over.append(f"{folder.name}: {error}")
             continue
         if exported.metadata["model_sha256"] != model_sha256:
             theirs = f"{exported.metadata.get('model_name', '?')} ({exported.metadata['model_sha256'][:12]})"
-            passed_over.append(f"{manifest.parent.name} was exported from other weights: {theirs}")
+            passed_over.append(f"{folder.name} was exported from other weights: {theirs}")
         else:
             found.append(exported)
     return found, passed_over

@@ -1,7 +1,7 @@
-"""Half precision where it pays, float32 where it matters, with the casts in the graph.
+"""Half precision for matrix products and float32 for the rest, with the casts in the graph.
 
-TensorRT 11 knows no precision flags any more and 10 need not use them: types are what the graph says ("strongly
-typed"). Autocast regions do not export; explicit casts do.
+TensorRT 11 has no precision flags and TensorRT 10 does not need them: the types of the graph count ("strongly typed").
+Explicit casts can be exported, autocast regions cannot.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Exported models in ONNX Runtime, with whichever execution provider is installed."""
+"""Exported models in ONNX Runtime, on its CPU or CUDA execution provider."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from spatial_mllm_ros.engines.profile import INPUT_NAME, TENSORS_OF
 from spatial_mllm_ros.errors import EngineError
 from spatial_mllm_ros.models.vggt import VggtOutput, VggtPrediction
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _NUMPY = {"tensor(float)": (np.float32, torch.float32), "tensor(float16)": (np.float16, torch.float16)}
 
 
@@ -38,17 +37,13 @@ class OnnxRuntimeBackend:
 
     Args:
         exported: checked before it is loaded.
-        provider: "cpu", "cuda" or "tensorrt"; the first of these is the fallback of single operators of the others.
-        threads: CPU threads; 0 for torch's number.
-        engine_folder: where the TensorRT provider keeps its engines, a private folder.
+        provider: "cpu", with as many threads as torch; or "cuda", which leaves operators that it lacks to the CPU.
 
     Raises:
         EngineError: ONNX Runtime or the provider is not there (``unavailable``), or the model cannot be loaded.
     """
 
-    def __init__(
-        self, exported: ExportedModel, *, provider: str = "cpu", threads: int = 0, engine_folder: Path | None = None
-    ) -> None:
+    def __init__(self, exported: ExportedModel, *, provider: str = "cpu") -> None:
         if provider not in available_providers():
             installed = ", ".join(available_providers()) or "none: it is not installed"
             raise EngineError(
@@ -59,8 +54,8 @@ class OnnxRuntimeBackend:
         exported.verify()
         self.name = f"onnxruntime-{provider}({exported.profile.name})"
         self.profile = exported.profile
-        self._on_cuda = provider != "cpu"
-        self._session: Any = _open(exported, provider, threads or torch.get_num_threads(), engine_folder)
+        self._on_cuda = provider == "cuda"
+        self._session: Any = _open(exported, provider)
         stated = self._session.get_modelmeta().custom_metadata_map
         if stated.get("profile") != exported.metadata["profile"]:
             raise EngineError("tampered", f"The profile inside {exported.model_path} is not the one beside it.")
@@ -105,24 +100,14 @@ class OnnxRuntimeBackend:
         return found
 
 
-def _open(exported: ExportedModel, provider: str, threads: int, engine_folder: Path | None) -> Any:
+def _open(exported: ExportedModel, provider: str) -> Any:
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    providers: list[Any] = [PROVIDERS[name] for name in ("cuda", "cpu") if name in available_providers()]
-    if provider == "tensorrt":
-        settings: dict[str, Any] = {"trt_engine_cache_enable": engine_folder is not None}
-        if engine_folder is not None:
-            # Without a prefix of ours the engines of different models collide: every graph has the same name.
-            prefix = exported.onnx_sha256[:16]
-            settings |= {"trt_engine_cache_path": str(engine_folder), "trt_engine_cache_prefix": prefix}
-            settings |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": str(engine_folder)}
-        providers.insert(0, (PROVIDERS["tensorrt"], settings))
+    providers = [PROVIDERS["cpu"]] if provider == "cpu" else [PROVIDERS[provider], PROVIDERS["cpu"]]
     try:
-        return runtime.InferenceSession(
-            str(exported.model_path), options, providers=providers if provider != "cpu" else [PROVIDERS["cpu"]]
-        )
+        return runtime.InferenceSession(str(exported.model_path), options, providers=providers)
     except Exception as error:  # the runtime's have no public base class
         raise EngineError(
             "unavailable", f"ONNX Runtime ({provider}) cannot load {exported.model_path}: {error}"

@@ -1,17 +1,16 @@
-"""How far one way of running VGGT is from another, tensor by tensor, and how far is too far."""
+"""Compares two ways of running VGGT tensor by tensor, and says whether the difference is accepted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from spatial_mllm_ros.engines.profile import EngineProfile, Precision
 
-#: Least cosine of any output with torch in float32; half precision on weights of unknown tails needs some room.
+#: Least cosine of any output with torch in float32.
 LEAST_COSINE = {Precision.FP32: 0.99999, Precision.FP16: 0.999, Precision.BF16: 0.999}
 #: Largest relative error (norm of the difference over norm) of any output.
 MOST_RELATIVE_ERROR = {Precision.FP32: 1e-3, Precision.FP16: 0.05, Precision.BF16: 0.05}
@@ -37,15 +36,11 @@ class ParityRow:
     max_error: float
     accepted: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """As an object of JSON."""
-        return asdict(self)
-
 
 def sample_images(profile: EngineProfile, frames: int, *, seed: int = 0) -> Tensor:
     """Images for a comparison, float32 [1, S, 3, H, W] in [0, 1]: smooth, with a little noise, every frame different.
 
-    White noise alone would look the same to the network everywhere.
+    Every part of white noise would look the same to the network.
     """
     generator = torch.Generator().manual_seed(seed + frames)
     coarse = torch.rand(frames, 3, 5, 7, generator=generator)
@@ -80,7 +75,7 @@ def compare(
 
 
 def parity_table(rows: Iterable[ParityRow]) -> str:
-    """For a person, one line per row."""
+    """A table in plain text, one line per row."""
     lines = [f"{'runtime':<18} {'frames':>6} {'tensor':<18} {'cosine':>10} {'relative':>10} {'largest':>10}"]
     lines += [
         f"{row.runtime:<18} {row.frames:>6} {row.tensor:<18} {row.cosine:>10.7f} {row.relative_error:>10.2e} "

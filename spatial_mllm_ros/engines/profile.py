@@ -29,7 +29,7 @@ class ProfileKind(str, Enum):
 
 
 class Precision(str, Enum):
-    """Of matrix products and attention; normalisation, rotation, residual and heads are always float32."""
+    """Precision of matrix products and attention; normalisation, rotation, residual and heads are always float32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -118,7 +118,7 @@ class EngineProfile:
         return (1, frames, 3, self.height_px, self.width_px)
 
     def refusal(self, image_shape: tuple[int, ...], outputs: Collection[VggtOutput]) -> str:
-        """Why a request is none for this profile, as part of a sentence; "" when it is one."""
+        """Why this profile takes no such request, as part of a sentence; "" when it does."""
         missing = [output.value for output in outputs if output not in self.outputs]
         if missing:
             return f"{self.name} does not compute {', '.join(sorted(missing))}"

@@ -1,7 +1,7 @@
-"""A TensorRT engine as a backend: torch's memory in, torch's memory out, nothing over the host.
+"""A backend that runs a TensorRT engine on torch's memory, without copies over the host.
 
-Not run on a GPU by those who wrote it: the calls are those that TensorRT 10.3 to 11 share, exercised against a stand-in
-with the same interface; the tests marked ``gpu`` are for the first machine that has one.
+It has not been run on a GPU yet. Its calls are those that TensorRT 10.3 to 11 share; tests exercise them against a
+stand-in with the same interface, and the tests marked ``gpu`` need a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class Device(Protocol):
-    """Where an engine works: memory, one stream, and the capture of a launch for repetition."""
+    """The device of an engine: its memory, one stream, and the capture of a launch that is to be repeated."""
 
     @property
     def torch_device(self) -> torch.device:

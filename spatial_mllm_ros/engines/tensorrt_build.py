@@ -1,7 +1,7 @@
-"""ONNX to a TensorRT engine, for 10.3 of JetPack to 11: the graph says the types, so no precision flag is needed.
+"""Builds a TensorRT engine from ONNX, with TensorRT 10.3 (JetPack) to 11. Types are those of the graph, without flags.
 
-The module of the runtime is an argument everywhere: nothing of NVIDIA's is imported before somebody asks for it, and
-TensorRT-RTX, which has the same interface and needs no GPU to build, can stand in as a test of the graphs.
+The module ``tensorrt`` is an argument of every function, so that it is imported only where it is used, and tests can
+build the graphs with TensorRT-RTX, which has the same interface and needs no GPU to build.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def make_logger(trt: Any) -> Any:
-    """A TensorRT logger that passes warnings and errors on to ours, and keeps the last error.
+    """A TensorRT logger that logs to Python's logging and keeps the last error.
 
     TensorRT reports the reason of a failure to the logger only: calls return None or False.
     """
@@ -74,7 +74,7 @@ def build_engine(
     Args:
         trt: the module ``tensorrt``.
         timing_cache: read if it is there, and written; the caller holds its lock.
-        tell: given what the builder is doing, often.
+        tell: called often with what the builder is doing.
 
     Raises:
         EngineError: ``build``.

@@ -1,4 +1,4 @@
-"""From an export to a TensorRT backend: the key, the cached engine or a build, and the proof that it is right."""
+"""Opens the TensorRT backend of an export: an engine of the cache or a new one, compared with torch's results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spatial_mllm_ros.errors import EngineError
 
 @dataclass(frozen=True)
 class TensorRtHere:
-    """A TensorRT that was found to work, and the GPU it works on."""
+    """A TensorRT that works, and the GPU that it works on."""
 
     info: TensorRtInfo
     gpu: GpuInfo
@@ -46,7 +46,7 @@ class TensorRtHere:
         return exported.opset <= 20 or self.info.takes_attention
 
     def key(self, exported: ExportedModel) -> EngineKey:
-        """What the engine of ``exported`` is kept under."""
+        """The key of the engine of ``exported`` in the cache."""
         return EngineKey(
             onnx_sha256=exported.onnx_sha256,
             runtime=f"{self.module} {self.info.version}",

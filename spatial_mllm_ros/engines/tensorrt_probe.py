@@ -1,4 +1,4 @@
-"""Whether TensorRT works here, found out in a process of its own: a broken installation may crash, not raise."""
+"""Tries in a separate process whether TensorRT works here: a broken installation may crash instead of raising."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def gpu_info() -> GpuInfo:
 
 
 def _driver() -> str:
-    """Of a desktop driver its version line, of a Jetson its L4T release; "unknown" where neither is told."""
+    """The version line of a desktop driver, or the L4T release of a Jetson; "unknown" where there is neither."""
     for path in (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release")):
         if path.is_file():
             return (path.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[0].strip()

@@ -1,4 +1,4 @@
-"""VGGT in torch itself: always there, takes every size, and what all others are compared with."""
+"""The backend that runs VGGT in torch: it is always there, takes every size, and is the reference of the others."""
 
 from __future__ import annotations
 

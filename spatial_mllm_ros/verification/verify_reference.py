@@ -16,8 +16,8 @@ from spatial_mllm_ros.verification.checks import Check
 Family = Callable[[Path], Iterator[Check]]
 
 
-def families() -> dict[str, Family]:
-    """What can be compared, by name. Importing it imports torch, hence not at the top."""
+def all_families() -> dict[str, Family]:
+    """The families of checks by name. Their modules import torch, so they are imported here."""
     from spatial_mllm_ros.verification import manifests, metrics, preprocess, sampling, spatial_mllm, vggt
 
     return {
@@ -26,25 +26,25 @@ def families() -> dict[str, Family]:
     }
 
 
-def verify_reference(root: Path, known: dict[str, Family] | None = None) -> list[Check]:
+def verify_reference(root: Path, families: dict[str, Family] | None = None) -> list[Check]:
     """Compares everything that can be compared with the files under ``root``.
 
     Args:
         root: a folder of reference outputs; families whose files it does not hold add nothing.
-        known: the families to compare, by name; all of them if not given.
+        families: the families to compare, by name; None for all.
 
     Returns:
         one row per quantity. Where a family fails with an exception, the rows it made and one failed row that names
         the exception.
     """
     rows: list[Check] = []
-    for name, checks in (families() if known is None else known).items():
+    for name, checks in (all_families() if families is None else families).items():
         case = name
         try:
             for check in checks(root):
                 rows.append(check)
                 case = check.case
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong in one family must show as a row of the table
+        except Exception as error:  # noqa: BLE001 - any failure of a family becomes a row of the table
             problem = (
                 f"after this case: {type(error).__name__}: {error}"
                 if case != name
@@ -54,13 +54,13 @@ def verify_reference(root: Path, known: dict[str, Family] | None = None) -> list
     return rows
 
 
-def run(root: Path, json_path: Path | None = None, *, known: dict[str, Family] | None = None) -> int:
+def run(root: Path, json_path: Path | None = None, *, families: dict[str, Family] | None = None) -> int:
     """Prints the table, writes the report, and says how it ended.
 
     Args:
         root: a folder of reference outputs.
         json_path: where to write the rows and the versions of what computed them; None writes nothing.
-        known: see ``verify_reference``.
+        families: see ``verify_reference``.
 
     Returns:
         0 if all is within tolerance, 1 if something is not, 2 if there was nothing to compare.
@@ -70,7 +70,7 @@ def run(root: Path, json_path: Path | None = None, *, known: dict[str, Family] |
     """
     if json_path is not None and not json_path.resolve().parent.is_dir():
         raise ConfigurationError(f"The report cannot be written to {json_path}: its folder does not exist. Create it.")
-    rows = verify_reference(root, known)
+    rows = verify_reference(root, families)
     failed = sum(not row.passed for row in rows)
     if rows:
         sys.stdout.write(table(rows))

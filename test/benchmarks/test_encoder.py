@@ -23,24 +23,24 @@ SMALL = replace(
 
 
 def by_name(rows):
-    return {row["name"]: row for row in rows}
+    return {row.name: row for row in rows}
 
 
 def test_the_plain_way_gives_the_same_and_is_compared_with_the_best():
     rows = by_name(measure("small", SMALL))
-    assert rows["encoder.small.plain.feature_cosine"]["value"] == pytest.approx(1.0)
+    assert rows["encoder.small.plain.feature_cosine"].value == pytest.approx(1.0)
     for figure in ("depth_error", "position_error", "rotation_error"):
-        assert rows[f"encoder.small.plain.{figure}"]["value"] == pytest.approx(0.0, abs=1e-2)
-    assert rows["encoder.small.plain.same_frames_selected"]["value"] == 100
-    speed = {name.split(".")[2]: row["value"] for name, row in rows.items() if name.endswith(".frames_per_s")}
+        assert rows[f"encoder.small.plain.{figure}"].value == pytest.approx(0.0, abs=1e-2)
+    assert rows["encoder.small.plain.same_frames_selected"].value == 100
+    speed = {name.split(".")[2]: row.value for name, row in rows.items() if name.endswith(".frames_per_s")}
     plain = speed.pop("plain")
     ratio = rows["encoder.small.best_over_plain"]
-    assert ratio["value"] == pytest.approx(max(speed.values()) / plain)
-    assert "random weights" in ratio["detail"]
+    assert ratio.value == pytest.approx(max(speed.values()) / plain)
+    assert "random weights" in ratio.detail
     for name in ("torch", "plain"):
-        percentiles = [rows[f"encoder.small.{name}.call_p{n}_ms"]["value"] for n in (50, 99)]
+        percentiles = [rows[f"encoder.small.{name}.call_p{n}_ms"].value for n in (50, 99)]
         assert 0 < percentiles[0] <= percentiles[1]
-        assert rows[f"encoder.small.{name}.memory_mib"]["value"] > 0
+        assert rows[f"encoder.small.{name}.memory_mib"].value > 0
 
 
 def test_a_backend_that_is_off_is_seen_in_every_column():
@@ -59,10 +59,10 @@ def test_a_backend_that_is_off_is_seen_in_every_column():
     images = torch.rand(1, 3, 3, 56, 84, generator=torch.Generator().manual_seed(0))
     size = replace(SMALL, clip_frames=0)
     rows = by_name(benchmark_encoder._parity_rows("s", Off(vggt), benchmark_encoder.PlainVggt(vggt), images, size))
-    assert rows["encoder.s.plain.depth_error"]["value"] == pytest.approx(10, abs=0.1)
-    assert rows["encoder.s.plain.rotation_error"]["value"] > 20
-    assert rows["encoder.s.plain.position_error"]["value"] > 5
-    assert 0.1 < rows["encoder.s.plain.feature_cosine"]["value"] < 0.999
+    assert rows["encoder.s.plain.depth_error"].value == pytest.approx(10, abs=0.1)
+    assert rows["encoder.s.plain.rotation_error"].value > 20
+    assert rows["encoder.s.plain.position_error"].value > 5
+    assert 0.1 < rows["encoder.s.plain.feature_cosine"].value < 0.999
 
 
 def test_an_unknown_size_is_refused():

@@ -135,24 +135,24 @@ def test_a_model_never_ends_its_answer_and_half_precision_spares_the_heads():
 def test_the_rows_name_every_way_and_hold_what_the_issue_compares(loaded, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark_query, "_CANDIDATES", 6)
     rows = measure("mid", loaded, SMALL, Walk(rooms=2, frames_per_room=10, histories=(12, 30)))
-    json.dumps(rows, allow_nan=False)
-    named = {row["name"]: row for row in rows}
+    json.dumps([row.to_json() for row in rows], allow_nan=False)
+    named = {row.name: row for row in rows}
     for way in WAYS:
         for what in ("first_token", "total"):
-            p50, p95 = (named[f"query.mid.{way}.{what}_p{share}_ms"]["value"] for share in (50, 95))
+            p50, p95 = (named[f"query.mid.{way}.{what}_p{share}_ms"].value for share in (50, 95))
             assert 0 < p50 <= p95
-        assert named[f"query.mid.{way}.first_token_p50_ms"]["value"] < named[f"query.mid.{way}.total_p50_ms"]["value"]
-    detail = named["query.mid.warm.first_token_p50_ms"]["detail"]
+        assert named[f"query.mid.{way}.first_token_p50_ms"].value < named[f"query.mid.{way}.total_p50_ms"].value
+    detail = named["query.mid.warm.first_token_p50_ms"].detail
     for said in ("n = 6", "random weights", "CPU threads", "84x56", "M parameters", "float32"):
         assert said in detail
-    assert named["query.mid.published_over_warm"]["aim"] == ">= 50"
-    assert named["query.mid.chosen_over_warm"]["aim"] == ">= 10"
-    first = {way: named[f"query.mid.{way}.first_token_p50_ms"]["value"] for way in WAYS}
-    assert named["query.mid.published_over_warm"]["value"] == pytest.approx(first["published"] / first["warm"])
-    assert named["query.mid.same_answers"]["value"] == 100
-    assert named["query.mid.stage.trunk_ms"]["value"] > 0
-    assert named["query.mid.first_token_over_history"]["value"] > 0
-    assert 0 < named["query.mid.longest_piece_ms"]["value"] < 1e3 * named["query.mid.refresh_s"]["value"]
+    assert named["query.mid.published_over_warm"].aim == ">= 50"
+    assert named["query.mid.chosen_over_warm"].aim == ">= 10"
+    first = {way: named[f"query.mid.{way}.first_token_p50_ms"].value for way in WAYS}
+    assert named["query.mid.published_over_warm"].value == pytest.approx(first["published"] / first["warm"])
+    assert named["query.mid.same_answers"].value == 100
+    assert named["query.mid.stage.trunk_ms"].value > 0
+    assert named["query.mid.first_token_over_history"].value > 0
+    assert 0 < named["query.mid.longest_piece_ms"].value < 1e3 * named["query.mid.refresh_s"].value
     draw_query(rows, tmp_path / "query.svg")
     text = "".join(ET.parse(tmp_path / "query.svg").getroot().itertext())
     for words in ("published-style", "cold, frames chosen", "during a refresh", "milliseconds", "random weights"):
@@ -171,11 +171,11 @@ def test_a_checkpoint_is_measured_under_its_own_name(loaded, monkeypatch, tmp_pa
     monkeypatch.setitem(SIZES, "tiny", replace(SMALL, chosen=1, warm=2))
     save_spatial_mllm(tmp_path / "little", loaded.model, loaded.config, loaded.tokenizer)
     rows = query_rows([], tmp_path / "little", walk=Walk(rooms=1, frames_per_room=8, histories=(8,)))
-    assert {row["name"].split(".")[1] for row in rows} == {"little"}
-    named = {row["name"]: row for row in rows}
-    assert "frames of 56x56" in named["query.little.warm.first_token_p50_ms"]["detail"]
-    assert named["query.little.published_over_warm"]["aim"] == ""
-    assert named["query.little.same_answers"]["value"] == 100
+    assert {row.name.split(".")[1] for row in rows} == {"little"}
+    named = {row.name: row for row in rows}
+    assert "frames of 56x56" in named["query.little.warm.first_token_p50_ms"].detail
+    assert named["query.little.published_over_warm"].aim == ""
+    assert named["query.little.same_answers"].value == 100
 
 
 def test_a_checkpoint_is_shown_frames_of_its_own_size(loaded):

@@ -6,8 +6,8 @@ from spatial_mllm_ros.verification import sampling
 
 
 def by_name(rows):
-    assert all(row.keys() == {"name", "value", "unit", "aim", "detail"} for row in rows)
-    return {row["name"]: row["value"] for row in rows}
+    assert all(row.to_json().keys() == {"name", "value", "unit", "aim", "detail"} for row in rows)
+    return {row.name: row.value for row in rows}
 
 
 def test_the_incremental_rows_name_cost_and_bytes_per_count():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.benchmarks.simulated_vggt import OracleNoise, OracleWindowEncoder, TrueView
+from spatial_mllm_ros.benchmarks.simulated_vggt import SimulatedNoise, SimulatedVggt, TrueView
 from spatial_mllm_ros.encoders.base import Anchor, ScaleSource
 from spatial_mllm_ros.errors import ConfigurationError, EncoderError
 from spatial_mllm_ros.frames.frame import Frame
@@ -9,7 +9,7 @@ from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.geometry.poses import inverse_pose, matrix_from_quaternion, rotation_angle_rad
 
 CAMERA = Intrinsics(30.0, 31.0, 19.0, 14.5, 40, 30)
-EXACT = OracleNoise(0.0, 0.0, 0.0, 0.0, 0.0)
+EXACT = SimulatedNoise(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def views(count):
@@ -30,7 +30,7 @@ def frame(stamp_ns):
 
 
 def two_windows(noise, seed=0):
-    encoder = OracleWindowEncoder(views(6), noise, window_size=4, anchor_count=2, seed=seed)
+    encoder = SimulatedVggt(views(6), noise, window_size=4, anchor_count=2, seed=seed)
     first = [frame(s) for s in (1, 2, 3, 4)]
     known = encoder.encode(first, [])
     anchors = [Anchor(f, g) for f, g in zip(first[2:], known[2:], strict=True)]
@@ -56,20 +56,20 @@ def test_noise_is_of_the_stated_size_and_repeatable():
     truth = [view.scene_from_cam for view in views(6).values()]
     turned = []
     for seed in range(20):
-        found = [g.scene_from_cam for g in two_windows(OracleNoise(0.5, 0.0, 0.0, 0.0, 0.0), seed)]
+        found = [g.scene_from_cam for g in two_windows(SimulatedNoise(0.5, 0.0, 0.0, 0.0, 0.0), seed)]
         turned += [rotation_angle_rad(relative(truth, 0, j)[:3, :3].T @ relative(found, 0, j)[:3, :3]) for j in (1, 2)]
     # two cameras, three axes each: sqrt(6) sigma
     assert np.rad2deg(np.sqrt(np.mean(np.square(turned)))) == pytest.approx(0.5 * np.sqrt(6), rel=0.25)
-    again, other = two_windows(OracleNoise(), 3), two_windows(OracleNoise(), 4)
-    assert again[5].points_scene.tobytes() == two_windows(OracleNoise(), 3)[5].points_scene.tobytes()
+    again, other = two_windows(SimulatedNoise(), 3), two_windows(SimulatedNoise(), 4)
+    assert again[5].points_scene.tobytes() == two_windows(SimulatedNoise(), 3)[5].points_scene.tobytes()
     assert again[5].points_scene.tobytes() != other[5].points_scene.tobytes()
 
 
-def test_a_frame_whose_truth_is_not_known_is_an_error():
-    with pytest.raises(EncoderError, match="no truth"):
-        OracleWindowEncoder(views(2), EXACT).encode([frame(9)], [])
+def test_a_frame_without_a_true_view_is_an_error():
+    with pytest.raises(EncoderError, match="no true view"):
+        SimulatedVggt(views(2), EXACT).encode([frame(9)], [])
 
 
 def test_noise_below_zero_is_refused():
-    with pytest.raises(ConfigurationError, match=r"OracleNoise\.depth "):
-        OracleNoise(depth=-0.1)
+    with pytest.raises(ConfigurationError, match=r"SimulatedNoise\.depth "):
+        SimulatedNoise(depth=-0.1)

@@ -15,8 +15,8 @@ def frame(t):
 
 
 def test_the_rows_say_what_saving_costs_and_loses():
-    rows = {row["name"]: row for row in storage_rows(map(frame, range(20)), name="made up")}
-    assert rows["storage.same_evidence"]["value"] == 1
-    assert 30 < rows["storage.picture_psnr_db_second_time"]["value"] <= rows["storage.picture_psnr_db"]["value"] < 100
-    assert rows["storage.bytes_on_disk"]["value"] > 0
-    assert "20 frames of 32x24" in rows["storage.save_s"]["detail"]
+    rows = {row.name: row for row in storage_rows(map(frame, range(20)), name="made up")}
+    assert rows["storage.same_evidence"].value == 1
+    assert 30 < rows["storage.picture_psnr_db_second_time"].value <= rows["storage.picture_psnr_db"].value < 100
+    assert rows["storage.bytes_on_disk"].value > 0
+    assert "20 frames of 32x24" in rows["storage.save_s"].detail

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.benchmarks.plots import draw_stream
+from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.benchmarks.stream import STAGES, coverage_curves, measure, run_stream
 from spatial_mllm_ros.benchmarks.stream_frames import looped, rooms_walk, sent_frames
 from spatial_mllm_ros.cli import main
@@ -103,14 +104,14 @@ def test_a_scene_counts_its_stages_over_epochs(sent):
 
 def test_rows_hold_their_curves_and_are_drawn(sent, tmp_path):
     rows = measure("toy", sent, 40, what="walk", config=CONFIG)
-    named = {row["name"]: row for row in rows}
-    json.dumps(rows, allow_nan=False)
+    named = {row.name: row for row in rows}
+    json.dumps([row.to_json() for row in rows], allow_nan=False)
     for stage in (*STAGES, "frame"):
-        shares = [named[f"stream.toy.{stage}_p{n}_ms"]["value"] for n in (50, 95, 99)]
+        shares = [named[f"stream.toy.{stage}_p{n}_ms"].value for n in (50, 95, 99)]
         assert 0 < shares[0] <= shares[1] <= shares[2]
-    assert named["stream.toy.coverage_over_unlimited"]["aim"] == ">= 0.98"
-    assert named["stream.toy.coverage_selected"]["series"][-1] == [40, named["stream.toy.coverage_selected"]["value"]]
-    assert 0 < named["stream.toy.held_over_ever"]["value"] <= 1
+    assert named["stream.toy.coverage_over_unlimited"].aim == ">= 0.98"
+    assert named["stream.toy.coverage_selected"].series[-1] == [40, named["stream.toy.coverage_selected"].value]
+    assert 0 < named["stream.toy.held_over_ever"].value <= 1
     draw_stream(rows, tmp_path / "stream.svg")
     text = "".join(ET.parse(tmp_path / "stream.svg").getroot().itertext())
     for words in ("thousand voxels", "ms per frame", "MB held", "frames seen", "select (p50)", "walk"):
@@ -119,7 +120,7 @@ def test_rows_hold_their_curves_and_are_drawn(sent, tmp_path):
 
 def test_rows_of_other_parts_are_not_drawn(tmp_path):
     with pytest.raises(ConfigurationError, match="nothing of the part stream"):
-        draw_stream([{"name": "selection.offline_s", "value": 1.0}], tmp_path / "stream.svg")
+        draw_stream([Row("selection.offline_s", 1.0, "s")], tmp_path / "stream.svg")
 
 
 def test_the_command_refuses_an_unknown_part_and_a_plot_of_two(capsys, tmp_path):

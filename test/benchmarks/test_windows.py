@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from spatial_mllm_ros.benchmarks.simulated_vggt import OracleNoise
+from spatial_mllm_ros.benchmarks.rows import Row
+from spatial_mllm_ros.benchmarks.simulated_vggt import SimulatedNoise
 from spatial_mllm_ros.benchmarks.windows import draw_windows, drift, true_views, window_rows
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.frames.frame import Frame
@@ -26,10 +27,10 @@ def walk(count):
 
 def test_drift_is_nothing_without_noise_and_grows_with_it():
     views = true_views(walk(24))
-    none = drift(views, 4, 2, OracleNoise(0.0, 0.0, 0.0, 0.0, 0.0))
+    none = drift(views, 4, 2, SimulatedNoise(0.0, 0.0, 0.0, 0.0, 0.0))
     assert none.metres < 1e-4
     assert none.degrees < 1e-3
-    little, much = (drift(views, 4, 2, OracleNoise(s, 0.0, 0.0, 0.0, 0.0)) for s in (0.2, 2.0))
+    little, much = (drift(views, 4, 2, SimulatedNoise(s, 0.0, 0.0, 0.0, 0.0)) for s in (0.2, 2.0))
     assert none.degrees < little.degrees < much.degrees
 
 
@@ -43,11 +44,11 @@ def test_views_are_thinned_and_pixels_without_reading_left_out():
 
 def test_rows_name_window_and_anchors_and_can_be_drawn(tmp_path):
     rows = window_rows(None, windows=(2, 4), anchors=(1,), frames=16, seeds=1, sizes=("tiny",))
-    names = [row["name"] for row in rows]
+    names = [row.name for row in rows]
     assert names.count("windows.rooms.w4.a1.drift_deg") == 1
     assert names.count("windows.tiny.w2.a1.cpu_ms_per_frame") == 1
-    assert all(np.isfinite(row["value"]) for row in rows)
-    assert "rotation_deg=0.3" in rows[0]["detail"]
+    assert all(np.isfinite(row.value) for row in rows)
+    assert "rotation_deg=0.3" in rows[0].detail
     draw_windows(rows, tmp_path / "windows.svg")
     text = (tmp_path / "windows.svg").read_text()
     assert "rooms: drift, degrees" in text
@@ -57,4 +58,4 @@ def test_rows_name_window_and_anchors_and_can_be_drawn(tmp_path):
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ConfigurationError, match="benchmark windows"):
-        draw_windows([{"name": "other"}], tmp_path / "x.svg")
+        draw_windows([Row("other", 1.0, "s")], tmp_path / "x.svg")

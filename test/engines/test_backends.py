@@ -51,7 +51,7 @@ def backend(request, vggt, geometry_export, fake_tensorrt, tmp_path):
         provider = name.removeprefix("onnxruntime-")
         if provider not in available_providers():
             pytest.skip(f"ONNX Runtime has no provider {provider} here")
-        made = OnnxRuntimeBackend(geometry_export, provider=provider, threads=1)
+        made = OnnxRuntimeBackend(geometry_export, provider=provider)
     yield made
     made.close()
 
@@ -150,7 +150,7 @@ def test_a_provider_that_is_not_there_is_named(geometry_export):
 
 
 def test_the_fusion_export_gives_the_last_layer_in_half_precision(vggt, fusion_export):
-    backend = OnnxRuntimeBackend(fusion_export, threads=1)
+    backend = OnnxRuntimeBackend(fusion_export)
     images = torch.rand(1, 6, 3, 56, 42, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = vggt(images, [VggtOutput.LAST_LAYER]).last_layer

@@ -324,7 +324,7 @@ def test_listing_names_what_is_wrong_and_hashes_only_when_asked_to(cache, built)
 
 def test_an_engine_under_the_name_of_another_is_noticed(cache, built):
     built.rename(built.with_name("geometry-518x392-f2-8-bf16-0123456789abcdef"))
-    assert "not the name that its manifest stands for" in cache.engines()[0].problem
+    assert "not the name of the engine in its manifest" in cache.engines()[0].problem
 
 
 def test_pruning_removes_what_is_not_wanted_and_nothing_else(cache, built):

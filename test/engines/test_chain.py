@@ -58,7 +58,7 @@ def test_the_next_backend_answers_the_same_request_and_the_broken_one_is_not_ask
     chain(clip(), GEOMETRY)
     assert (broken.calls, sound.calls) == (2, 2)
     assert chain.last_used == chain.name == "torch"
-    assert "The backend engine was put aside, torch runs in its place" in chain.fault
+    assert "The backend engine is no longer used, torch runs in its place" in chain.fault
     assert "1 of 4704 values of depth that are not finite" in chain.fault
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
@@ -128,7 +128,7 @@ def test_a_scene_loses_no_frame_to_a_broken_engine_and_reports_it():
     assert scene.process() == 4
     assert reference.process() == 6
     status = scene.status()
-    assert "engine was put aside" in status.encoder_fault
+    assert "engine is no longer used" in status.encoder_fault
     assert status.last_encoder_error == ""
     assert scene.select() == reference.select()
 
@@ -143,7 +143,7 @@ def test_diagnostics_have_the_broken_engine_as_an_error():
     scene.process()
     told = diagnostics.scene_status("node", scene.status())
     assert told.level == b"\x02"
-    assert "engine was put aside, torch runs in its place" in told.message
+    assert "engine is no longer used, torch runs in its place" in told.message
 
 
 def test_a_scene_survives_a_model_that_is_broken_everywhere():

@@ -98,7 +98,7 @@ def test_build_names_what_it_does_not_build(home, tmp_path, capsys, monkeypatch,
     older = TensorRtHere(TensorRtInfo("10.3.0.26", can_build=True), HERE.gpu, "tensorrt")
     monkeypatch.setattr(TensorRtHere, "find", staticmethod(lambda: older))
     assert main(["engine", "build", str(geometry_export.folder), "--cache", str(tmp_path / "e")]) == 1
-    assert "geometry: not built; another export of this profile serves, or opset 20" in capsys.readouterr().out
+    assert "geometry: not built; another export of this profile is used, or opset 20" in capsys.readouterr().out
 
 
 def test_the_budget_says_that_it_is_computed(capsys):

@@ -74,12 +74,12 @@ def test_half_precision_is_in_the_types_of_the_graph_and_not_in_norms_or_outputs
 
 
 def test_the_parity_table_is_stored_and_within_the_limits(geometry_export, fusion_export):
-    assert {(row["frames"], row["tensor"]) for row in geometry_export.parity} == {
+    assert {(row.frames, row.tensor) for row in geometry_export.parity} == {
         (frames, tensor) for frames in (2, 3) for tensor in ("pose_encoding", "depth", "depth_confidence")
     }
-    assert all(row["accepted"] and row["relative_error"] < 1e-5 for row in geometry_export.parity)
-    assert all(row["cosine"] > 0.9999 and row["relative_error"] > 1e-5 for row in fusion_export.parity)
-    assert all(row["runtime"] == "onnxruntime-cpu" for row in fusion_export.parity)
+    assert all(row.accepted and row.relative_error < 1e-5 for row in geometry_export.parity)
+    assert all(row.cosine > 0.9999 and row.relative_error > 1e-5 for row in fusion_export.parity)
+    assert all(row.runtime == "onnxruntime-cpu" for row in fusion_export.parity)
 
 
 def test_the_sample_is_what_torch_computes(vggt, geometry_export):

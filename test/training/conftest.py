@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from spatial_mllm_ros.geometry.poses import inverse_pose
-from spatial_mllm_ros.models.small.architecture import SmallArchitecture, write_new_checkpoint
+from spatial_mllm_ros.models.small.architecture import write_new_checkpoint
+from spatial_mllm_ros.models.small.sizes import SmallArchitecture
 from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget
 from spatial_mllm_ros.models.vggt import VggtConfig

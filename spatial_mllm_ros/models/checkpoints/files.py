@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder: safetensors, one or several, beside a config.json. Nothing here knows a model."""
+"""Reads and writes the files of a checkpoint folder: safetensors beside a config.json, whatever the model is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 class TensorInfo(NamedTuple):
-    """What a file says of one tensor before it is read."""
+    """The header of one tensor."""
 
     shape: tuple[int, ...]
     file: Path

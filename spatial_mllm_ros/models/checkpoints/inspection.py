@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, told from its headers alone: no weight is read into memory."""
+"""Describes a checkpoint folder from the headers of its files; no weight is read into memory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Spatial-MLLM v1.1 at any size: config.json, the text files beside it, and a model with fresh weights to be trained.
+"""Spatial-MLLM v1.1 of any size: config.json, the text files beside it, and a model with fresh weights to be trained.
 
-The folder of such a model has the layout of the published ones, so nothing that loads it knows that it is small.
+The folder of such a model has the layout of the published ones and is loaded in the same way.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLAttention, Qwen2_5_VLVisionAttention
 
-from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.models.checkpoints.config import qwen_config, vggt_config
 from spatial_mllm_ros.models.checkpoints.loading import save_spatial_mllm
+from spatial_mllm_ros.models.small.sizes import SmallArchitecture
 from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
-from spatial_mllm_ros.models.spatial_mllm.preparation import MERGE, PATCH_PX, PixelBudget
+from spatial_mllm_ros.models.spatial_mllm.preparation import MERGE, PATCH_PX
 from spatial_mllm_ros.models.spatial_mllm.prompts import SYSTEM_TEXT
 from spatial_mllm_ros.models.spatial_mllm.tokenization import CONTROL_TOKENS, TURN_END, ChatTokenizer
 from spatial_mllm_ros.models.vggt import VggtConfig
@@ -45,83 +45,6 @@ _WORD_STD, _LAST_NORM = 0.25, 0.1
 _PATCH_GAIN = 0.5  # pixels of a patch are much alike, so their sum is larger than that of independent inputs
 _LIKENESS = 0.8  # correlation of query and key weights: attention begins by looking for what is alike
 _TOKEN_STD = 0.1
-
-
-@dataclass(frozen=True)
-class SmallArchitecture:
-    """The sizes of a Spatial-MLLM v1.1.
-
-    Attributes:
-        vggt: the spatial encoder.
-        hidden_size, intermediate_size, layers, heads, kv_heads: of the language model.
-        vision_hidden_size, vision_intermediate_size, vision_layers, vision_heads: of Qwen's vision encoder.
-        vision_full_attention: which of its layers attend over a whole frame pair instead of within windows.
-        vision_window_px: side of these windows.
-        budget: the frame sizes that the model is trained and asked with; None: those of the published models.
-    """
-
-    vggt: VggtConfig
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vision_hidden_size: int
-    vision_intermediate_size: int
-    vision_layers: int
-    vision_heads: int
-    vision_full_attention: tuple[int, ...]
-    vision_window_px: int = 112
-    budget: PixelBudget | None = None
-
-    def __post_init__(self) -> None:
-        for name, width, heads in (
-            ("heads", self.hidden_size, self.heads),
-            ("vision_heads", self.vision_hidden_size, self.vision_heads),
-        ):
-            if heads < 1 or width % (4 * heads):
-                raise ConfigurationError(
-                    f"SmallArchitecture.{name} is {heads}; the width {width} must be a multiple of 4 x {name}."
-                )
-        if self.kv_heads < 1 or self.heads % self.kv_heads:
-            raise ConfigurationError(
-                f"SmallArchitecture.kv_heads is {self.kv_heads}; heads ({self.heads}) must be a multiple of it."
-            )
-        if any(not 0 <= layer < self.vision_layers for layer in self.vision_full_attention):
-            raise ConfigurationError(
-                f"SmallArchitecture.vision_full_attention is {self.vision_full_attention}; it must name layers from 0 "
-                f"to {self.vision_layers - 1}."
-            )
-
-
-#: The sizes of the small model that is trained on procedural rooms: under 12 M parameters, 25 MB in half precision.
-TINY_ROOMS = SmallArchitecture(
-    vggt=VggtConfig(
-        image_size_px=224,
-        embed_dim=96,
-        dino_depth=3,
-        dino_heads=3,
-        depth=4,
-        heads=3,
-        camera_trunk_depth=2,
-        camera_heads=4,
-        dpt_layers=(0, 1, 2, 3),
-        # The dense heads work on every pixel: twice as wide, they would take three quarters of a training step.
-        dpt_features=32,
-        dpt_channels=(32, 32, 64, 64),
-    ),
-    hidden_size=256,
-    intermediate_size=576,
-    layers=5,
-    heads=4,
-    kv_heads=2,
-    vision_hidden_size=160,
-    vision_intermediate_size=448,
-    vision_layers=4,
-    vision_heads=4,
-    vision_full_attention=(1, 3),
-    budget=PixelBudget(min_px=112 * 84, max_px=112 * 84, pil_resize=True),
-)
 
 
 def architecture_config(sizes: SmallArchitecture, tokenizer: ChatTokenizer, *, licence: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A small checkpoint with fixed random weights: every part of Spatial-MLLM v1.1, a few megabytes, no training.
 
-It stands in where no trained weights are at hand, so that installation, node and tests run the real path. Its folder is
-like any other; only ``random_weights`` in its config.json says what it is. Its text means nothing.
+Tests and measurements run the real code with it. Its folder is like any other, with ``random_weights`` in config.json.
+The text that it generates means nothing.
 """
 
 from __future__ import annotations
@@ -17,40 +17,14 @@ from spatial_mllm_ros.errors import CheckpointError
 from spatial_mllm_ros.models.checkpoints.config import qwen_config, vggt_config
 from spatial_mllm_ros.models.checkpoints.files import write_checkpoint
 from spatial_mllm_ros.models.checkpoints.layouts import Layout, published_key
-from spatial_mllm_ros.models.small.architecture import SmallArchitecture, architecture_config, folder_texts
+from spatial_mllm_ros.models.small.architecture import architecture_config, folder_texts
+from spatial_mllm_ros.models.small.sizes import RANDOM
 from spatial_mllm_ros.models.small.tokenizer_training import byte_tokenizer
 from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.tokenization import TOKENIZER_NAME, ChatTokenizer
 from spatial_mllm_ros.models.vggt import VGGT, VggtConfig
 
-# Two pairs of blocks with one head: attention over all tokens of 16 frames is what a CPU spends its time on.
-_VGGT = VggtConfig(
-    image_size_px=70,
-    embed_dim=32,
-    dino_depth=2,
-    dino_heads=2,
-    depth=2,
-    heads=1,
-    camera_trunk_depth=2,
-    camera_heads=2,
-    dpt_layers=(0, 0, 1, 1),
-    dpt_features=16,
-    dpt_channels=(16, 16, 32, 32),
-)
-_SIZES = SmallArchitecture(
-    vggt=_VGGT,
-    hidden_size=64,
-    intermediate_size=160,
-    layers=3,
-    heads=4,
-    kv_heads=2,
-    vision_hidden_size=64,
-    vision_intermediate_size=96,
-    vision_layers=2,
-    vision_heads=4,
-    vision_full_attention=(1,),
-)
 _README = """---
 license: apache-2.0
 ---
@@ -66,8 +40,8 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> None:
     """Writes the checkpoint; the same seed gives the same bytes.
 
     Args:
-        folder: must not exist yet; it appears whole or not at all. When another process writes the same folder
-            meanwhile, either's is kept.
+        folder: must not exist yet; it appears whole or not at all. Where another process writes the same folder at
+            the same time, one of the two is kept.
 
     Raises:
         CheckpointError: the folder exists or cannot be written.
@@ -76,7 +50,7 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> None:
     if folder.exists():
         raise CheckpointError(f"{folder} exists already; choose another name or remove it first.")
     tokenizer = byte_tokenizer()
-    config = {**architecture_config(_SIZES, tokenizer, licence="apache-2.0"), "random_weights": True}
+    config = {**architecture_config(RANDOM, tokenizer, licence="apache-2.0"), "random_weights": True}
     with torch.device("meta"):
         model = SpatialMllm(qwen_config(config), vggt_config(config, {}), Fusion.V1_1)
     shapes = {published_key(key, Layout.SPATIAL_MLLM_1_1): value.shape for key, value in model.state_dict().items()}
@@ -91,7 +65,7 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> None:
 
 
 def random_vggt(config: VggtConfig, *, seed: int = 0) -> VGGT:
-    """A VGGT of any size with fixed random weights of which every part has its say; cameras are usable.
+    """A VGGT of any size with fixed random weights; every part changes the result, and cameras are usable.
 
     Returns:
         float32, on the CPU, in evaluation mode, without gradients.
@@ -108,7 +82,7 @@ def random_vggt(config: VggtConfig, *, seed: int = 0) -> VGGT:
 
 
 def _weight(key: str, shape: tuple[int, ...], seed: int, tokenizer: ChatTokenizer) -> np.ndarray:
-    """One tensor, float32, from a generator of its own, so that it depends on its name and the seed alone."""
+    """One tensor, float32, from its own generator, so that it depends on its name and the seed alone."""
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     noise = np.random.default_rng(int.from_bytes(digest[:8], "little")).standard_normal(shape)
     if key == "model.embed_tokens.weight":
@@ -121,7 +95,7 @@ def _weight(key: str, shape: tuple[int, ...], seed: int, tokenizer: ChatTokenize
         noise *= 0.1 / math.sqrt(math.prod(shape[1:]))  # depths and poses stay near the bias
     elif key.endswith("camera_head.pose_branch.fc2.bias"):
         # Near the identity, with a usable field of view; every refinement step adds this once.
-        noise = np.array([0, 0, 0, 0, 0, 0, 1, *_FIELD_OF_VIEW_RAD]) / _VGGT.camera_iterations
+        noise = np.array([0, 0, 0, 0, 0, 0, 1, *_FIELD_OF_VIEW_RAD]) / RANDOM.vggt.camera_iterations
     elif key.endswith(("bias", "camera_token", "register_token", "register_tokens", "cls_token", "pos_embed")):
         noise *= 0.1
     elif len(shape) == 1:  # norms and layer scales

@@ -103,9 +103,9 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 1024, words: Sequ
     the texts hold.
 
     Args:
-        texts: what it is to be good at, such as ``spatial_question_corpus()`` and the training data's conversations.
+        texts: typical texts, such as ``spatial_question_corpus()`` and the training data's conversations.
         vocabulary: tokens in all, control tokens included; fewer where the texts do not have so many frequent pieces.
-        words: what varies within fixed phrases; none: tokens end where words do.
+        words: words that vary within fixed phrases; without any, tokens end where words end.
 
     Raises:
         ConfigurationError: ``vocabulary`` is too small for the 256 bytes and the control tokens.
@@ -115,7 +115,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 1024, words: Sequ
             f"vocabulary is {vocabulary}; it must be at least {SMALLEST_VOCABULARY}: 256 bytes and the control tokens."
         )
     full = Tokenizer(BPE())
-    # Longer words first, or "coffee table" would never be found where "table" is a word too.
+    # Longer words first: otherwise "coffee table" would never be found where "table" is a word too.
     varying = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
     alone = [pre_tokenizers.Split(Regex(rf"\b(?:{varying})\b"), "isolated")] if words else []
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not words)

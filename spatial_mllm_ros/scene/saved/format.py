@@ -1,6 +1,6 @@
-"""How a scene becomes a manifest and files, and the reverse; version 1.
+"""Turns a scene into a manifest and files, and back; version 1 of the format.
 
-What is lost on the way: pictures become JPEG (quality 95), depth is rounded to whole millimetres and ends at 65.534 m.
+What is lost: pictures become JPEG (quality 95), depth is rounded to whole millimetres and ends at 65.534 m.
 Everything else (poses, intrinsics, voxels, point maps of the anchors) comes back bit by bit.
 """
 

@@ -7,7 +7,8 @@ import torch
 from spatial_mllm_ros.errors import CheckpointError, ConfigurationError
 from spatial_mllm_ros.models.checkpoints.config import pixel_budget
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm, save_spatial_mllm
-from spatial_mllm_ros.models.small.architecture import TINY_ROOMS, architecture_config, folder_texts, new_model
+from spatial_mllm_ros.models.small.architecture import architecture_config, folder_texts, new_model
+from spatial_mllm_ros.models.small.sizes import TINY_ROOMS
 from spatial_mllm_ros.models.small.tokenizer_training import (
     SMALLEST_VOCABULARY,
     byte_tokenizer,

@@ -3,7 +3,6 @@ import re
 
 import pytest
 
-from spatial_mllm_ros.benchmarks.rooms import rooms_rows
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.recordings.question_files import load_questions
 from spatial_mllm_ros.rooms.clips import ClipConfig
@@ -88,10 +87,3 @@ def test_the_page_needs_nothing_else_and_shows_plan_frames_and_questions(tmp_pat
     assert "<svg" in page
     assert "How many" in page
     assert not re.search(r"(src|href)='(?!data:)", page)
-
-
-def test_the_benchmark_names_its_aims():
-    rows = {row["name"]: row for row in rooms_rows(seconds=0.01, worlds=2)}
-    assert rows["rooms: rendering 112x84 (cpu)"]["aim"] == ">= 500"
-    assert rows["rooms: rendering 448x336 (cpu)"]["aim"] == ">= 30"
-    assert all(row["value"] > 0 for row in rows.values())
