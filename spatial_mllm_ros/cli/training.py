@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from spatial_mllm_ros.cli.options import Commands
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `train`."""
     from spatial_mllm_ros.training.config import GeometryConfig, SftConfig
     from spatial_mllm_ros.training.config_cli import add_options

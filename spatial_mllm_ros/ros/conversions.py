@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from spatial_mllm_ros.answering.answer import Answer
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color, decode_compressed_color, decode_depth, validate_image
-from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.geometry.cameras import Intrinsics, calibrated_camera
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 from spatial_mllm_ros.msg import AnswerTimings, FrameSelection, SpatialAnswer
 from spatial_mllm_ros.scene.records import SceneStatus, Selection
@@ -72,32 +72,20 @@ def intrinsics_of(message: CameraInfo, *, width_px: int, height_px: int) -> Intr
     """The pinhole camera of ``message`` for an image of ``width_px`` x ``height_px``.
 
     Raises:
-        FrameRejectedError: K is zero or not finite (the camera is not calibrated), or its size is missing.
+        FrameRejectedError: the camera is not calibrated, or its calibration is for another field of view.
     """
-    k = np.asarray(message.k, dtype=np.float64)
-    if not np.isfinite(k).all() or k[0] <= 0 or k[4] <= 0 or message.width == 0 or message.height == 0:
+    try:
+        camera = calibrated_camera(message.k, width_px=message.width, height_px=message.height)
+        return camera.for_image(width_px, height_px)
+    except FrameRejectedError as error:
         raise FrameRejectedError(
-            "camera_info",
-            f"The camera_info has fx {k[0]}, fy {k[4]} for an image of {message.width}x{message.height}; "
-            "calibrate the camera, or set input.depth to false so that no calibration is needed.",
-        )
-    camera = Intrinsics(k[0], k[4], k[2], k[5], message.width, message.height)
-    return camera if (message.width, message.height) == (width_px, height_px) else camera.resized(width_px, height_px)
+            error.cause, f"{error} Without depth no calibration is needed: set input.depth to false."
+        ) from error
 
 
 def camera_info_message(camera: Intrinsics, header: Header) -> CameraInfo:
     """The calibration of a pinhole camera without distortion, of the image size that ``camera`` belongs to."""
-    k = camera.matrix()
-    return CameraInfo(
-        header=header,
-        height=camera.height_px,
-        width=camera.width_px,
-        distortion_model="plumb_bob",
-        d=[0.0] * 5,
-        k=k.reshape(9),
-        r=np.eye(3).reshape(9),
-        p=np.hstack([k, np.zeros((3, 1))]).reshape(12),
-    )
+    return CameraInfo(header=header, **camera.calibration())
 
 
 def matrix_of(pose: Pose | Transform) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, EncoderError, SourceError
-from spatial_mllm_ros.recordings.bags import write_bag
+from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.recordings.rgbd_folder import RgbdFolder, write_rgbd_folder
 from spatial_mllm_ros.recordings.sources import open_source
@@ -223,7 +223,7 @@ def test_answers_are_scored_against_truth_and_tolerance(timed, answer, score):
 
 def test_scores_hashes_and_the_growth_of_coverage_are_in_the_report(recording, tmp_path):
     asked = (
-        TimedQuestion(Question("What do you see?"), truth="6 frames", kind="mine"),
+        TimedQuestion(Question("What do you see?"), truth="6 frames", question_type="mine"),
         TimedQuestion(Question("And early?"), at_s=0.0, truth="6 frames"),
     )
     with open_source(recording) as source:

@@ -106,6 +106,12 @@ def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(k):
         intrinsics_of(CameraInfo(height=480, width=640, k=k), width_px=640, height_px=480)
 
 
+def test_a_calibration_of_another_field_of_view_is_refused():
+    info = CameraInfo(height=720, width=1280, k=[900.0, 0.0, 639.5, 0.0, 900.0, 359.5, 0.0, 0.0, 1.0])
+    with pytest.raises(FrameRejectedError, match="1280x720 but the image is 640x480"):
+        intrinsics_of(info, width_px=640, height_px=480)
+
+
 def test_a_pose_and_a_transform_give_the_same_matrix():
     pose, transform = Pose(), Transform()
     half = math.sqrt(0.5)

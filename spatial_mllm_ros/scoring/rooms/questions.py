@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
+from spatial_mllm_ros.recordings.question_files import TimedQuestion, save_questions
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.rooms.world.world import split_seed
-from spatial_mllm_ros.rooms.writers import RecordingConfig, write_room
+from spatial_mllm_ros.rooms.writers import RecordingConfig, scene_path, write_room
 from spatial_mllm_ros.scene_questions.balance import balance_table, balanced_questions
-from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
+from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation, read_scene
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.scoring.rooms.language_baselines import language_scores
 from spatial_mllm_ros.storage import write_text
@@ -47,7 +48,14 @@ def write_questions(path: Path, questions: Iterable[SceneQuestion]) -> int:
 def run_write(out: Path, split: str, first: int, count: int, form: str, config: RecordingConfig) -> int:
     """The command `spatial_mllm rooms write`; returns its exit code."""
     for number in range(first, first + count):
-        _say(str(write_room(out, split_seed(split, number), form, config)))
+        recording = write_room(out, split_seed(split, number), form, config)
+        scene = scene_path(recording)
+        questions = balanced_questions([read_scene(scene)], per_type=1, vocabulary=LABELS)
+        save_questions(
+            scene.with_name(scene.name.replace(".scene.json", ".questions.yaml")),
+            [TimedQuestion(q.question, truth=q.truth_text, question_type=q.type.value) for q in questions],
+        )
+        _say(str(recording))
     return 0
 
 

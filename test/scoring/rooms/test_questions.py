@@ -4,6 +4,7 @@ import re
 import pytest
 
 from spatial_mllm_ros.cli import main
+from spatial_mllm_ros.recordings.question_files import load_questions
 from spatial_mllm_ros.rooms.clips import ClipConfig
 from spatial_mllm_ros.rooms.page import write_rooms_page
 from spatial_mllm_ros.rooms.world.world import split_seed
@@ -70,6 +71,10 @@ def test_the_command_writes_recordings(tmp_path, capsys):
     command = ["rooms", "write", "--out", str(tmp_path), "--format", "video", "--frames", "3", "--size", "64x48"]
     assert main([*command, "--split", "test", "--worlds", "2", "--perfect"]) == 0
     assert len(list(tmp_path.glob("*.mp4"))) == len(list(tmp_path.glob("*.scene.json"))) == 2
+    asked = [load_questions(path) for path in tmp_path.glob("*.questions.yaml")]
+    assert len(asked) == 2
+    assert all(timed.truth is not None for questions in asked for timed in questions)
+    assert {timed.question_type for questions in asked for timed in questions} <= {kind.value for kind in QuestionType}
     assert main([*command[:-1], "64"]) == 1
     assert "--size is '64'" in capsys.readouterr().err
 
