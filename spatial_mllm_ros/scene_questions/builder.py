@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from spatial_mllm_ros.scene_questions.directions import quadrant, side_of, side_or_back, turn_angle_deg
 from spatial_mllm_ros.scene_questions.evidence import Evidence, Limits
-from spatial_mllm_ros.scene_questions.plan_geometry import quadrant, side_of, side_or_back, turn_angle_deg
 from spatial_mllm_ros.scene_questions.routes import route_candidates
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation, SceneObject
 from spatial_mllm_ros.scene_questions.scene_question import WORDING, QuestionType, SceneQuestion

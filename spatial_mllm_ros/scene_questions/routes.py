@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 
+from spatial_mllm_ros.scene_questions.directions import turn_angle_deg
 from spatial_mllm_ros.scene_questions.evidence import Evidence
-from spatial_mllm_ros.scene_questions.plan_geometry import (
-    segment_hits_rectangle,
-    segment_inside_polygon,
-    turn_angle_deg,
-)
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneObject
 
 TURNS = ("Turn Back", "Turn Left", "Turn Right")
@@ -74,13 +71,7 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
     things = [thing for thing in evidence.unique if evidence.on_floor(thing)]
     rooms = {thing.id: evidence.room_of(thing) for thing in things}
     things = [thing for thing in things if rooms[thing.id] >= 0]
-    free: dict[tuple[int, int], bool] = {}
-
-    def is_free(a: SceneObject, b: SceneObject) -> bool:
-        key = (min(a.id, b.id), max(a.id, b.id))
-        if key not in free:
-            free[key] = rooms[a.id] == rooms[b.id] and _free_way(evidence, a, b, rooms[a.id], limits.way_margin_m)
-        return free[key]
+    ways = _Ways(evidence)
 
     for _ in range(tries):
         legs = int(rng.integers(1, 3))
@@ -94,7 +85,7 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
         if rooms[start.id] != rooms[facing.id]:
             continue
         path = (start, *stops)
-        if not all(is_free(a, b) for a, b in itertools.pairwise(path)):
+        if not all(rooms[a.id] == rooms[b.id] and ways.free(a, b, rooms[a.id]) for a, b in itertools.pairwise(path)):
             continue
         points = [thing.box.centre_m[:2] for thing in path]
         ahead = facing.box.centre_m[:2]
@@ -114,14 +105,28 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
             yield Route(start, facing, stops, tuple(turns))
 
 
-def _free_way(evidence: Evidence, a: SceneObject, b: SceneObject, room: int, margin_m: float) -> bool:
-    start, end = a.box.centre_m[:2], b.box.centre_m[:2]
-    if np.hypot(*(end - start)) < evidence.limits.apart_m:
-        return False
-    if not segment_inside_polygon(start, end, evidence.scene.rooms[room].polygon_m):
-        return False
-    return not any(
-        segment_hits_rectangle(start, end, other.box.footprint(), margin_m)
-        for other in evidence.scene.objects
-        if other.id not in (a.id, b.id) and evidence.on_floor(other)
-    )
+class _Ways:
+    """Which straight ways between two things a robot can drive: long enough, within the room, past everything else."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        limits, things = evidence.limits, evidence.scene.objects
+        low = [thing for thing in things if evidence.on_floor(thing)]
+        footprints = shapely.polygons(np.array([thing.box.footprint() for thing in low]).reshape(-1, 4, 2))
+        self._obstacles = shapely.buffer(footprints, limits.way_margin_m, join_style="mitre")
+        self._ids = np.array([thing.id for thing in low])
+        self._rooms, self._apart_m = evidence.scene.rooms, limits.apart_m
+        self._known: dict[frozenset[int], bool] = {}
+
+    def free(self, a: SceneObject, b: SceneObject, room: int) -> bool:
+        """Whether the way between two things on the floor of a room is free."""
+        key = frozenset((a.id, b.id))
+        if key not in self._known:
+            self._known[key] = self._free(a, b, room)
+        return self._known[key]
+
+    def _free(self, a: SceneObject, b: SceneObject, room: int) -> bool:
+        way = shapely.LineString([a.box.centre_m[:2], b.box.centre_m[:2]])
+        if way.length < self._apart_m or not self._rooms[room].outline.covers(way):
+            return False
+        others = (self._ids != a.id) & (self._ids != b.id)
+        return not (shapely.intersects(self._obstacles, way) & others).any()

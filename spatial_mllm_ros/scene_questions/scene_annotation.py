@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.geometry.oriented_boxes import OrientedBox
@@ -46,20 +48,19 @@ class SceneRoom:
     name: str
     polygon_m: np.ndarray
 
+    @cached_property
+    def outline(self) -> shapely.Polygon:
+        """The outline as a shapely polygon."""
+        return shapely.Polygon(self.polygon_m)
+
     @property
     def area_m2(self) -> float:
         """Floor area."""
-        x, y = self.polygon_m[:, 0], self.polygon_m[:, 1]
-        return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+        return float(self.outline.area)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """Which of float64 [N, 2] points lie inside (crossing number): bool [N]."""
-        start, end = self.polygon_m, np.roll(self.polygon_m, -1, axis=0)
-        x, y = points[:, None, 0], points[:, None, 1]
-        crosses = (start[:, 1] > y) != (end[:, 1] > y)
-        rise = np.where(end[:, 1] == start[:, 1], 1.0, end[:, 1] - start[:, 1])
-        at = start[:, 0] + (y - start[:, 1]) / rise * (end[:, 0] - start[:, 0])
-        return (crosses & (x < at)).sum(-1) % 2 == 1
+        """Which of float64 [N, 2] points lie inside: bool [N]."""
+        return np.asarray(shapely.contains_xy(self.outline, points))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import shapely
 
 from spatial_mllm_ros.rooms.world.kit import Kit
 
@@ -155,33 +156,12 @@ def _windows(k: Kit, cells: Sequence[Rect], whole: tuple[float, float], wall: fl
 
 
 def union_outline(rects: Sequence[Rect]) -> np.ndarray:
-    """Outline of overlapping or touching axis-aligned rectangles without holes; float64 [K, 2], counter-clockwise."""
-    xs = sorted({r[0] for r in rects} | {r[2] for r in rects})
-    ys = sorted({r[1] for r in rects} | {r[3] for r in rects})
-    filled = {
-        (i, j)
-        for i in range(len(xs) - 1)
-        for j in range(len(ys) - 1)
-        if any(r[0] <= xs[i] and xs[i + 1] <= r[2] and r[1] <= ys[j] and ys[j + 1] <= r[3] for r in rects)
-    }
-    follow = {  # edges with the filled side to their left
-        start: end
-        for i, j in filled
-        for neighbour, start, end in (
-            ((i, j - 1), (i, j), (i + 1, j)),
-            ((i + 1, j), (i + 1, j), (i + 1, j + 1)),
-            ((i, j + 1), (i + 1, j + 1), (i, j + 1)),
-            ((i - 1, j), (i, j + 1), (i, j)),
-        )
-        if neighbour not in filled
-    }
-    first = min(follow)
-    loop, at = [first], follow[first]
-    while at != first:
-        loop.append(at)
-        at = follow[at]
-    corners = []
-    for before, here, after in zip(loop[-1:] + loop[:-1], loop, loop[1:] + loop[:1], strict=True):
-        if (here[0] - before[0]) * (after[1] - here[1]) != (here[1] - before[1]) * (after[0] - here[0]):
-            corners.append((xs[here[0]], ys[here[1]]))
-    return np.array(corners)
+    """Outline of overlapping or touching axis-aligned rectangles without holes; float64 [K, 2], counter-clockwise.
+
+    It begins at the corner with the lowest x, of several at the one with the lowest y. All coordinates are those of the
+    rectangles, bit by bit.
+    """
+    union = shapely.union_all(shapely.box(*np.array(rects).T)).simplify(0)  # 0: without corners on straight edges
+    corners = shapely.get_coordinates(shapely.orient_polygons(union))[:-1]
+    first = int(np.lexsort((corners[:, 1], corners[:, 0]))[0])
+    return np.roll(corners, -first, axis=0)
