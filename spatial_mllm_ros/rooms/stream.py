@@ -53,6 +53,11 @@ class RoomBatch:
     questions: list[list[SceneQuestion]]
 
 
+def first_batch_of(seed: int) -> int:
+    """The number of the batch at which a run with this seed begins, so that runs with other seeds see other rooms."""
+    return seed * 1_000_003
+
+
 class RoomStream(torch.utils.data.IterableDataset[RoomBatch]):
     """Batches in order of their number; each follows from its number alone, so any of them can be made again.
 

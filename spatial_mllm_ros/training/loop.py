@@ -42,12 +42,18 @@ class Stage(Protocol):
         name: for the picture and the progress bar.
         objective: a module whose call on a batch gives named sums over it: ``loss``, which is minimised, and others to
             be written down.
+        sha256: what the data are, name -> hash.
     """
 
     name: str
 
     @property
     def objective(self) -> nn.Module:
+        """See the class."""
+        ...
+
+    @property
+    def sha256(self) -> Mapping[str, str]:
         """See the class."""
         ...
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from spatial_mllm_ros.errors import SampleRejectedError, TrainingError
-from spatial_mllm_ros.training.config_cli import changed_options
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("spatial-mllm-ros", "torch", "transformers", "accelerate", "deepspeed", "numpy", "tokenizers")
@@ -99,7 +98,7 @@ class RunFolder:
 
     def _check_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(new))
-        changed = [name for name in changed_options(old["config"], wanted["config"]) if name not in _MAY_CHANGE]
+        changed = [name for name in _changed_options(old["config"], wanted["config"]) if name not in _MAY_CHANGE]
         if changed:
             raise TrainingError(
                 f"{self.path} holds a run with other values of {', '.join(changed)}; go on with the same options, or "
@@ -120,7 +119,7 @@ class BadSamples:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
         self._seen: set[tuple[str, int]] = set()
         self.counts: Counter[str] = Counter()
@@ -138,7 +137,7 @@ class BadSamples:
             if not self._count(str(file), line, error.cause):
                 return
             row = {"file": str(file), "line": line, "cause": error.cause, "message": str(error)}
-            with self._path.open("a", encoding="utf-8") as out:
+            with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
         if self.counts[error.cause] <= 3:
             _LOG.warning("%s, line %d is left out (%s): %s", file, line, error.cause, error)
@@ -164,6 +163,15 @@ def refuse_a_run(path: Path, *, resume: bool) -> None:
     """
     if not resume and (path / _DESCRIPTION).is_file():
         raise TrainingError(f"{path} holds a run already; add --run.resume to go on with it, or choose another folder.")
+
+
+def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Names (``group.option``) of what two configurations, as ``run.as_plain`` gives them, have different."""
+    a, b = (
+        {f"{group}.{name}": value for group, options in plain.items() for name, value in options.items()}
+        for plain in (old, new)
+    )
+    return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
 
 
 def states_of(run: Path) -> list[Path]:

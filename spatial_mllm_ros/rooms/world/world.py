@@ -28,6 +28,9 @@ SPLITS: dict[str, tuple[int, int]] = {
     "test": (901_000_000, 902_000_000),
 }
 
+#: Changes whenever a seed comes to mean another world, clip or question: data of another generator are other data.
+GENERATOR = "rooms 1"
+
 SHADOW_CELLS = 64  #: edge of the map of soft shadows on a cell's floor
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_mllm_ros.models.vggt import VGGT, VggtOutput
-from spatial_mllm_ros.training.config import GeometryLossConfig
 from spatial_mllm_ros.training.geometry.batch import GeometryBatch, GeometryTargets, targets_of
+from spatial_mllm_ros.training.geometry.config import GeometryLossConfig
 
 _VIEW_WEIGHT = 0.5  # of the two fields of view, beside translation and rotation
 

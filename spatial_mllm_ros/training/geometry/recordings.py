@@ -14,17 +14,16 @@ from spatial_mllm_ros.errors import FrameRejectedError, SampleRejectedError, Tra
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.recordings.rgbd_folder import RgbdFolder
-from spatial_mllm_ros.training.config import GeometryDataConfig
-from spatial_mllm_ros.training.geometry.batch import GeometryBatch
+from spatial_mllm_ros.training.geometry.batch import PATCH_PX, GeometryBatch
+from spatial_mllm_ros.training.geometry.config import GeometryDataConfig
 from spatial_mllm_ros.training.run_folder import BadSamples
 
-_PATCH_PX = 14
 _TRIES = 50
 _HELD_OUT = 1  # second number of the seed of held-out samples; training samples have 0
 
 
 class RecordedBatches:
-    """See ``geometry_batch.GeometryBatches``. A sample with a broken frame is reported and another one drawn.
+    """See ``batch.GeometryBatches``. A sample with a broken frame is reported and another one drawn.
 
     Args:
         data: which recordings, and how samples are cut out of them.
@@ -115,7 +114,7 @@ def _folder_sha256(folder: Path) -> str:
 def _sample_of(frames: Sequence[Frame], width_px: int) -> GeometryBatch:
     """One sample, B = 1, all frames at the size that the first one gets."""
     height, width = frames[0].rgb.shape[:2]
-    height_px = max(_PATCH_PX, round(width_px * height / width / _PATCH_PX) * _PATCH_PX)
+    height_px = max(PATCH_PX, round(width_px * height / width / PATCH_PX) * PATCH_PX)
     images, depths, poses, cameras = [], [], [], []
     for frame in frames:
         resized = Image.fromarray(frame.rgb).resize((width_px, height_px), Image.Resampling.BICUBIC)

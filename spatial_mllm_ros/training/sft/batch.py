@@ -16,7 +16,7 @@ from spatial_mllm_ros.models.spatial_mllm.prompts import context_ids, question_i
 from spatial_mllm_ros.models.spatial_mllm.tokenization import TURN_END, TURN_START, ChatTokenizer
 from spatial_mllm_ros.training.supervision.attention import Pointers
 from spatial_mllm_ros.training.supervision.mentions import READINGS
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth
+from spatial_mllm_ros.training.supervision.tokens import TokenTargets
 
 IGNORED = -100  # label of tokens that are not learned
 _CONTEXT, _PADDING = 0, -1
@@ -29,9 +29,9 @@ class Dialogue:
     Attributes:
         ids: token ids.
         labels: the same ids where a token belongs to an answer or ends it, else IGNORED.
-        readings: float32 [tokens, READINGS], what is to be read from the model's states, see ``mention_truth``; None:
-            nothing.
-        pointers: which of the tokens belong together, see ``attention_truth``; None: nothing is known of them.
+        readings: float32 [tokens, READINGS], what is to be read from the model's states, see ``supervision.mentions``;
+            None: nothing.
+        pointers: which of the tokens belong together, see ``supervision.attention``; None: nothing is known of them.
     """
 
     ids: list[int]
@@ -51,7 +51,7 @@ class SftRow:
 
     prepared: PreparedVideo | PreparedImage
     dialogues: Sequence[Dialogue]
-    truth: TokenTruth | None = None
+    token_targets: TokenTargets | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class SftBatch:
         attention_mask: None where every token may look back at every token before it; int64 [B, L] with 0 at padding;
             or bool [B, 1, L, L] where dialogues share a context.
         prepared: the media of the rows, in order.
-        truths: what their visual tokens show, None where it is not known.
+        token_targets: what their visual tokens show, None where it is not known.
         readings: float32 [B, L, READINGS], what is to be read from the model's states; NaN where nothing is.
         names, answers: int64 [N, 1 + NAME_COLUMNS] and [A, 3], of ``Pointers`` after the number of their row.
     """
@@ -75,7 +75,7 @@ class SftBatch:
     position_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     prepared: tuple[PreparedVideo | PreparedImage, ...]
-    truths: tuple[TokenTruth | None, ...]
+    token_targets: tuple[TokenTargets | None, ...]
     readings: torch.Tensor
     names: torch.Tensor
     answers: torch.Tensor
@@ -134,9 +134,11 @@ def build_batch(tokenizer: ChatTokenizer, rows: Sequence[SftRow], rule: MropeRul
         positions[:, row, :size], readings[row, :size] = places, read
         names += [F.pad(part.names, (1, 0), value=row) for part in pointing]
         answers += [F.pad(part.answers, (1, 0), value=row) for part in pointing]
-    media, truths = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "truth"))
+    media, token_targets = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "token_targets"))
     return SftBatch(
-        *(input_ids, labels, positions, _mask(owner), media, truths, readings), torch.cat(names), torch.cat(answers)
+        *(input_ids, labels, positions, _mask(owner), media, token_targets, readings),
+        torch.cat(names),
+        torch.cat(answers),
     )
 
 

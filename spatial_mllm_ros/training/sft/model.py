@@ -20,11 +20,11 @@ from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm, load_
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.spatial_mllm.true_points import point_tokens
-from spatial_mllm_ros.training.config import SftModelConfig
 from spatial_mllm_ros.training.sft.batch import IGNORED, SftBatch
-from spatial_mllm_ros.training.supervision.attention import AttentionHabits
+from spatial_mllm_ros.training.sft.config import SftModelConfig
+from spatial_mllm_ros.training.supervision.attention import AttentionSupervision
 from spatial_mllm_ros.training.supervision.mentions import MentionHead
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth, TokenTruthHead
+from spatial_mllm_ros.training.supervision.tokens import TokenHead, TokenTargets
 
 #: Beginning of a parameter's name -> the part it belongs to; the first that fits counts.
 _PART_OF = (
@@ -112,7 +112,7 @@ class SftObjective(nn.Module):
     Args:
         config: what stands for the frames: the encoder's tokens or true points, and how often nothing; what else is
             learned.
-        words: int64 [K], the token that stands for each of ``LABELS``; needed with ``config.token_truth``.
+        words: int64 [K], the token that stands for each of ``LABELS``; needed with ``config.token_supervision``.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class SftObjective(nn.Module):
         self._words = words if words is not None else torch.empty(0, dtype=torch.long)
         self._true_points = config is not None and config.spatial == "true_points"
         self._zeroed, self._blind = (config.zeroed, config.blind) if config is not None else (0.0, 0.0)
-        self._token_weight = config.token_truth if config is not None else 0.0
+        self._token_weight = config.token_supervision if config is not None else 0.0
         if self._token_weight and words is None:
-            raise TrainingError("The truth of tokens is compared with words; give SftObjective the tokens of LABELS.")
+            raise TrainingError("TODO with words; give SftObjective the tokens of LABELS.")
         width = model.config.text_config.hidden_size
-        self._mention_weight = config.mention_truth if config is not None else 0.0
-        self.token_head = TokenTruthHead(width) if self._token_weight else None
+        self._mention_weight = config.mention_supervision if config is not None else 0.0
+        self.token_head = TokenHead(width) if self._token_weight else None
         self.mention_head = MentionHead(width) if self._mention_weight else None
-        self._attention_weight = config.attention_truth if config is not None else 0.0
-        self.habits = AttentionHabits(model.model.language_model, width) if self._attention_weight else None
+        self._attention_weight = config.attention_supervision if config is not None else 0.0
+        self.attention = AttentionSupervision(model.model.language_model, width) if self._attention_weight else None
         self._states: dict[str, torch.Tensor] = {}
         if self.mention_head is not None:
             layers = model.model.language_model.layers
@@ -143,7 +143,11 @@ class SftObjective(nn.Module):
 
     def dropped_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What learns with the model and is no part of the finished one."""
-        heads = (("token_head", self.token_head), ("mention_head", self.mention_head), ("habits", self.habits))
+        heads = (
+            ("token_head", self.token_head),
+            ("mention_head", self.mention_head),
+            ("attention", self.attention),
+        )
         for name, head in heads:
             if head is not None:
                 yield from head.named_parameters(prefix=name)
@@ -187,9 +191,9 @@ class SftObjective(nn.Module):
             read = self._mention_terms(self.mention_head, batch, hidden)
             loss = loss + self._mention_weight * batch.weight * read["mention_loss"]
             terms |= {name: term.detach() * batch.weight for name, term in read.items()}
-        if self.habits is not None:
+        if self.attention is not None:
             visual = (batch.input_ids == self.model.config.video_token_id).to(device)
-            looked = self.habits(batch.names.to(device), batch.answers.to(device), visual, batch.truths, sees)
+            looked = self.attention(batch.names.to(device), batch.answers.to(device), visual, batch.token_targets, sees)
             loss = loss + self._attention_weight * batch.weight * looked["attention_loss"]
             terms |= {name: term.detach() * batch.weight for name, term in looked.items()}
         return loss, terms
@@ -217,13 +221,13 @@ class SftObjective(nn.Module):
         draws = torch.rand(len(own)).tolist()
         rows, read, weights = [], [], []
         shown = [draw >= self._blind for draw in draws]
-        for token, addition, draw, truth in zip(own, added, draws, batch.truths, strict=True):
+        for token, addition, draw, targets in zip(own, added, draws, batch.token_targets, strict=True):
             sees = float(draw >= self._blind)
             fuses = float(draw >= self._blind + self._zeroed)
             addition = addition.to(token.device, token.dtype)
             rows.append(sees * token + fuses * addition)
-            if self.token_head is not None and truth is not None:
-                read.append(self._readings(self.token_head, token, addition, rows[-1], truth))
+            if self.token_head is not None and targets is not None:
+                read.append(self._readings(self.token_head, token, addition, rows[-1], targets))
                 weights.append(fuses)
         if not read:
             return torch.cat(rows), shown, {}
@@ -231,12 +235,12 @@ class SftObjective(nn.Module):
         return torch.cat(rows), shown, {name: (share * torch.stack([r[name] for r in read])).sum() for name in read[0]}
 
     def _readings(
-        self, head: TokenTruthHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, truth: TokenTruth
+        self, head: TokenHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, targets: TokenTargets
     ) -> dict[str, torch.Tensor]:
         """Names are read from Qwen's own tokens and places from what the connector adds, both from their sum."""
         words = self.model.get_input_embeddings().weight[self._words.to(row.device)]
-        alone = {**head.name_terms(token, words, truth), **head.place_terms(addition, truth)}
-        fused = {**head.name_terms(row, words, truth), **head.place_terms(row, truth)}
+        alone = {**head.name_terms(token, words, targets), **head.place_terms(addition, targets)}
+        fused = {**head.name_terms(row, words, targets), **head.place_terms(row, targets)}
         return {
             **fused,
             "name_loss": alone["name_loss"] + fused["name_loss"],
@@ -251,7 +255,7 @@ class SftObjective(nn.Module):
         if self._true_points:
             width = 2 * fused.spatial_encoder.config.embed_dim
             weight = next(fused.connector.parameters())
-            patches = [point_tokens(truth.patches_m, width) for truth in batch.truths if truth is not None]
+            patches = [point_tokens(targets.patches_m, width) for targets in batch.token_targets if targets is not None]
             return [
                 fused.connector(patch.to(weight.device, weight.dtype), grid)
                 for patch, grid in zip(patches, grids, strict=True)

@@ -18,7 +18,7 @@ from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget, prepar
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
 from spatial_mllm_ros.training.sft.batch import SftRow
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth, token_truth
+from spatial_mllm_ros.training.supervision.tokens import TokenTargets, token_targets
 
 _LONGEST_STRIDE = 3  # frames of a row lie so many steps of the clip apart at most: their views should overlap
 
@@ -30,26 +30,26 @@ class RoomFrames:
     Attributes:
         rgb: uint8 [P, H, W, 3].
         scene_from_cam: float64 [P, 4, 4].
-        truth: of all P frames.
+        targets: of all P frames.
     """
 
     rgb: np.ndarray
     scene_from_cam: np.ndarray
-    truth: TokenTruth
+    targets: TokenTargets
 
     @classmethod
     def of_clip(cls, clip: Clip) -> RoomFrames:
         """What is kept of a clip."""
-        return cls(clip.rgb.cpu().numpy(), clip.scene_from_cam, token_truth(clip))
+        return cls(clip.rgb.cpu().numpy(), clip.scene_from_cam, token_targets(clip))
 
     def row(self, frames: np.ndarray, budget: PixelBudget) -> SftRow:
         """The row of the frames with these numbers, without dialogues; the first of them is the first camera."""
-        in_camera = self.truth.in_camera_m[frames]
+        in_camera = self.targets.in_camera_m[frames]
         first_from_cam = inverse_pose(self.scene_from_cam[frames[0]]) @ self.scene_from_cam[frames]
         turn, shift = (torch.from_numpy(part).float() for part in (first_from_cam[:, :3, :3], first_from_cam[:, :3, 3]))
         in_first = torch.einsum("sij,snj->sni", turn, in_camera) + shift[:, None]
-        truth = TokenTruth(self.truth.grid, self.truth.shown[frames], in_camera, in_first)
-        return SftRow(prepare_video(list(self.rgb[frames]), budget), [], truth)
+        targets = TokenTargets(self.targets.grid, self.targets.shown[frames], in_camera, in_first)
+        return SftRow(prepare_video(list(self.rgb[frames]), budget), [], targets)
 
 
 class RoomPool:

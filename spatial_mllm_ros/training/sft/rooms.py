@@ -20,19 +20,25 @@ from spatial_mllm_ros.models.spatial_mllm.preparation import prepare_video
 from spatial_mllm_ros.models.spatial_mllm.prompts import user_text
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.rooms.renderer.sensor import REALISTIC
-from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig, first_batch_of
 from spatial_mllm_ros.rooms.world.catalog import LABELS
+from spatial_mllm_ros.rooms.world.world import GENERATOR
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
-from spatial_mllm_ros.training.config import SftDataConfig
 from spatial_mllm_ros.training.sft.batch import Dialogue, SftRow, encode_dialogue
+from spatial_mllm_ros.training.sft.config import SftDataConfig
 from spatial_mllm_ros.training.sft.room_pool import RoomPool
 from spatial_mllm_ros.training.supervision.attention import pointers_of
-from spatial_mllm_ros.training.supervision.mentions import ANSWER, READINGS, ThingTruth, mention_truth, thing_truth
-from spatial_mllm_ros.training.supervision.question_names import NOBODY, Mentions, QuestionNames
-from spatial_mllm_ros.training.supervision.tokens import token_truth
+from spatial_mllm_ros.training.supervision.mentions import (
+    ANSWER,
+    READINGS,
+    ThingTargets,
+    mention_targets,
+    thing_targets,
+)
+from spatial_mllm_ros.training.supervision.question_names import NO_NAME, Mentions, QuestionNames
+from spatial_mllm_ros.training.supervision.tokens import token_targets
 
-_ROOMS = "rooms 1"
 _SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
 _SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
 _LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
@@ -60,7 +66,7 @@ class RoomRows:
     Args:
         data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room. Without questions and
             descriptions rows have no dialogues, and what tokens show is all there is to learn.
-        token_truths, mention_truths, pointers: whether rows say what tokens show, what is to be read at names, which
+        token_targets, mention_targets, pointers: whether rows say what tokens show, what is to be read at names, which
             tokens of questions belong together; each takes a part of the time that a room takes.
     """
 
@@ -70,16 +76,16 @@ class RoomRows:
         data: SftDataConfig,
         *,
         seed: int,
-        token_truths: bool = True,
-        mention_truths: bool = True,
+        token_targets: bool = True,
+        mention_targets: bool = True,
         pointers: bool = True,
     ) -> None:
         self._loaded, self._data = loaded, data
-        self._token_truths, self._mention_truths, self._pointers = token_truths, mention_truths, pointers
+        self._token_targets, self._mention_targets, self._pointers = token_targets, mention_targets, pointers
         self._mentions = Mentions(loaded.tokenizer)
-        self._first = seed * 1_000_003
+        self._first = first_batch_of(seed)
         settings = {
-            "generator": _ROOMS,
+            "generator": GENERATOR,
             "clips": [asdict(self._clip(frames)) for frames in data.rooms_frames],
             "questions": data.rooms_questions,
             "types": data.rooms_types,
@@ -115,22 +121,22 @@ class RoomRows:
 
     def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
         fusion = self._loaded.fusion
-        things = thing_truth(clip.annotation) if self._mention_truths else None
+        things = thing_targets(clip.annotation) if self._mention_targets else None
         dialogues = [self._dialogue(question, things) for question in questions]
         if self._data.rooms_describe:
             asked = (user_text(DESCRIBE, (), fusion), description(clip.annotation))
             dialogues.append(encode_dialogue(self._loaded.tokenizer, [asked]))
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
-        return SftRow(prepared, dialogues, token_truth(clip) if self._token_truths else None)
+        return SftRow(prepared, dialogues, token_targets(clip) if self._token_targets else None)
 
-    def _dialogue(self, question: SceneQuestion, things: ThingTruth | None) -> Dialogue:
+    def _dialogue(self, question: SceneQuestion, things: ThingTargets | None) -> Dialogue:
         tokenizer, options = self._loaded.tokenizer, question.options
         text = user_text(question.text, options, self._loaded.fusion, numeric=question.type.is_number)
         plain = encode_dialogue(tokenizer, [(text, question.truth)])
         if things is None and not self._pointers:
             return plain
         named = self._mentions.of(plain.ids[: plain.answer_start])
-        in_sentence = sum(label != NOBODY for label in self._mentions.of(tokenizer.encode_text(question.text)))
+        in_sentence = sum(label != NO_NAME for label in self._mentions.of(tokenizer.encode_text(question.text)))
         right = string.ascii_uppercase.index(question.truth) if options else 0
         names = QuestionNames.of(named, in_sentence=in_sentence, options=len(options), right=right)
         if self._pointers:
@@ -138,7 +144,7 @@ class RoomRows:
         if things is None:
             return plain
         readings = torch.full((len(plain.ids), READINGS), torch.nan)
-        readings[: len(named)] = mention_truth(names, things)
+        readings[: len(named)] = mention_targets(names, things)
         if question.type.is_number:
             readings[plain.answer_start - 1, ANSWER] = math.log(float(question.truth))
         return replace(plain, readings=readings)

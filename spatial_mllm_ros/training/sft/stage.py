@@ -20,11 +20,11 @@ from spatial_mllm_ros.models.spatial_mllm.preparation import (
 )
 from spatial_mllm_ros.recordings.clips import read_clip, read_image
 from spatial_mllm_ros.rooms.world.catalog import LABELS
-from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.loop import seed_everything
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft.batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.sft.data import Conversation, ConversationFiles, shuffled
 from spatial_mllm_ros.training.sft.model import SftObjective, part_of, scale_visual_tokens
 from spatial_mllm_ros.training.sft.room_pool import RoomPool
@@ -54,10 +54,10 @@ class SftStage:
             loaded,
             config.data,
             seed=config.run.seed,
-            token_truths=bool(config.model.token_truth or config.model.attention_truth)
+            token_targets=bool(config.model.token_supervision or config.model.attention_supervision)
             or config.model.spatial == "true_points",
-            mention_truths=bool(config.model.mention_truth),
-            pointers=bool(config.model.attention_truth),
+            mention_targets=bool(config.model.mention_supervision),
+            pointers=bool(config.model.attention_supervision),
         )
         self._pool_of_rooms: RoomPool | None = None
         if config.model.token_rms:

@@ -12,15 +12,8 @@ import torch
 
 from spatial_mllm_ros.errors import ConfigurationError, TrainingError
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
-from spatial_mllm_ros.training.config import (
-    PARTS,
-    OptimiserConfig,
-    PartRates,
-    RunConfig,
-    SftConfig,
-    SftDataConfig,
-    SftModelConfig,
-)
+from spatial_mllm_ros.training.config import OptimiserConfig, RunConfig
+from spatial_mllm_ros.training.sft.config import PARTS, PartRates, SftConfig, SftDataConfig, SftModelConfig
 from spatial_mllm_ros.training.sft.model import choose_trained, part_of
 from spatial_mllm_ros.training.sft.run import run_sft
 
