@@ -8,7 +8,7 @@ import numpy as np
 
 
 def turn_angle_deg(at: np.ndarray, facing: np.ndarray, to: np.ndarray) -> float:
-    """By how much somebody at ``at`` who faces ``facing`` must turn to face ``to``: -180..180, left positive.
+    """The angle by which somebody at ``at`` who faces ``facing`` must turn to face ``to``: -180..180, left positive.
 
     All float64 [2], metres.
     """
@@ -18,15 +18,15 @@ def turn_angle_deg(at: np.ndarray, facing: np.ndarray, to: np.ndarray) -> float:
 
 
 def side_of(angle_deg: float) -> str:
-    """Easy: ``left`` or ``right``."""
+    """The name of a direction in easy questions: ``left`` or ``right``."""
     return "left" if angle_deg > 0 else "right"
 
 
 def side_or_back(angle_deg: float) -> str:
-    """Medium: ``back`` from a turn of 135 degrees on, otherwise the side."""
+    """The name in medium questions: ``back`` for a turn of at least 135 degrees, otherwise the side."""
     return "back" if abs(angle_deg) >= 135.0 else side_of(angle_deg)
 
 
 def quadrant(angle_deg: float) -> str:
-    """Hard: the quadrant of a plane whose positive y axis is the facing direction."""
+    """The name in hard questions: the quadrant of a plane whose positive y axis is the facing direction."""
     return f"{'front' if abs(angle_deg) < 90.0 else 'back'}-{side_of(angle_deg)}"

@@ -1,4 +1,4 @@
-"""Routes from thing to thing by straight free ways, told as turns."""
+"""Routes from thing to thing along straight free ways, described by turns."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TURNS = ("Turn Back", "Turn Left", "Turn Right")
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """From ``start`` over ``stops`` to the last of them; the robot faces ``facing`` at first.
+    """A route from ``start`` along ``stops``; the robot faces ``facing`` at the start.
 
-    ``turns``: one for each stop; the first is None where the robot faces its first stop already.
+    ``turns`` has one turn for each stop; the first is None if the robot faces its first stop at the start.
     """
 
     start: SceneObject
@@ -45,7 +45,7 @@ class Route:
         )
 
     def wrong_answers(self, rng: np.random.Generator) -> list[str]:
-        """Two others for one turn, three for more; drawn without regard to the right one."""
+        """Two other answers for one turn, three for more, drawn independently of the right answer."""
         count = sum(turn is not None for turn in self.turns)
         others = [", ".join(turns) for turns in itertools.product(TURNS, repeat=count)]
         others.remove(self.answer)
@@ -53,9 +53,9 @@ class Route:
 
 
 def turn_name(angle_deg: float, margin_deg: float) -> str | None:
-    """The turn to tell for an angle (left positive); None where it is neither clearly a side nor clearly back.
+    """The name of the turn by an angle (left positive); None if it is neither clearly to a side nor clearly back.
 
-    Sides reach from 45 to 135 degrees, back from 135 on; below 45 the robot would go on ahead.
+    Turns to a side are those of 45 to 135 degrees, turns back those of more. A turn of less than 45 has no name.
     """
     size = abs(angle_deg)
     if size >= 135.0 + margin_deg:
@@ -91,7 +91,7 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
         ahead = facing.box.centre_m[:2]
         turns: list[str | None] = []
         for n in range(len(stops)):
-            # Having come along a leg, the robot faces on along it.
+            # At the end of a leg, the robot faces in the direction of the leg.
             front = ahead if n == 0 else 2 * points[n] - points[n - 1]
             angle = turn_angle_deg(points[n], front, points[n + 1])
             turns.append(turn_name(angle, limits.angle_margin_deg))

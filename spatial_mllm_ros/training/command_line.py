@@ -15,17 +15,16 @@ _FILE = "--config"
 
 
 def config_from(words: Sequence[str], kind: type[ConfigT], *, prog: str) -> ConfigT:
-    """The dataclass that the words of a command line give.
+    """The configuration that the words of a command line set.
 
-    ``--config FILE`` stands for the options in a YAML file, grouped as the dataclass is, and may come anywhere: the
-    words of the command line count more.
+    ``--config FILE`` may stand anywhere among them. The YAML file holds options, grouped as in the dataclass; the other
+    words replace them.
 
     Args:
         prog: the command, for messages.
 
     Raises:
-        ConfigurationError: accelerate's extra is not installed, the file cannot be read, or the dataclass refuses a
-            value.
+        ConfigurationError: tyro is not installed, the file cannot be read, or the dataclass refuses a value.
         SystemExit: after ``--help``, or after tyro has printed which option is missing, unknown or wrong.
     """
     try:
@@ -41,9 +40,8 @@ def config_from(words: Sequence[str], kind: type[ConfigT], *, prog: str) -> Conf
             kind,
             args=[*_words(content, "--"), *rest],
             prog=prog,
-            description=f"{kind.__doc__} {_FILE} FILE reads a YAML file with any of these options, grouped as here; "
-            "options on the command line replace those of the file.",
-            config=(tyro.conf.FlagConversionOff,),
+            description=f"{kind.__doc__}\n\n{_FILE} FILE reads a YAML file with any of these options, grouped as\n"
+            "here; options on the command line replace those of the file.",
         )
     except SystemExit as stop:
         if stop.code and file is not None:
@@ -82,6 +80,8 @@ def _words(options: Mapping[str, Any], start: str) -> Iterator[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _words(value, f"{start}{name}.")
+        elif isinstance(value, bool):
+            yield f"{start}{name}" if value else f"{start}no-{name}"
         else:
             yield f"{start}{name}"
             yield from map(str, value if isinstance(value, list) else [value])

@@ -23,7 +23,7 @@ _PACKAGES = ("spatial-mllm-ros", "torch", "transformers", "accelerate", "deepspe
 _DESCRIPTION = "run.json"
 _STATES = "states"
 _STATE_PREFIX = "step-"
-#: Options that may change when a run goes on: they say where and how it runs, not what comes out.
+#: Options that may change when a run is resumed: they decide where and how it runs, and not the weights.
 _MAY_CHANGE = frozenset(
     f"run.{name}" for name in ("out", "resume", "device", "threads", "save_every", "keep_states", "save_dtype")
 ) | {"data.workers", "loss.measure_every", "loss.measure_samples"}
@@ -35,7 +35,7 @@ class RunFolder:
     Args:
         path: the folder.
         description: becomes run.json: at least ``config`` (nested plain values) and ``data`` (hashes).
-        resume: go on with the run that is there; a folder without one is started.
+        resume: continue the run in the folder; in a folder without a run, start one.
 
     Raises:
         TrainingError: the folder holds a run already and ``resume`` is off, or holds another run.
@@ -76,17 +76,17 @@ class RunFolder:
             shutil.rmtree(old)
 
     def rewind(self, step: int) -> None:
-        """Drops the figures of steps after ``step``, which a resumed run is going to make again."""
+        """Removes the rows of steps after ``step``, which a resumed run repeats."""
         kept = [row for row in self.metrics() if row["step"] <= step]
         _write_whole(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Adds the figures of one step (``step`` counts from 1)."""
+        """Adds the row of one step (``step`` counts from 1)."""
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All rows logged so far; a last line cut short by a kill is left out."""
+        """All rows logged so far; an incomplete last line, left by a killed process, is skipped."""
         rows: list[dict[str, Any]] = []
         if self._metrics.is_file():
             for line in self._metrics.read_text(encoding="utf-8").splitlines():
@@ -101,8 +101,8 @@ class RunFolder:
         changed = [name for name in _changed_options(old["config"], wanted["config"]) if name not in _MAY_CHANGE]
         if changed:
             raise TrainingError(
-                f"{self.path} holds a run with other values of {', '.join(changed)}; go on with the same options, or "
-                "choose another folder."
+                f"{self.path} holds a run with other values of {', '.join(changed)}; resume it with the same options, "
+                "or choose another folder."
             )
         differing = [name for name, digest in wanted["data"].items() if old["data"].get(name) != digest]
         if differing or len(old["data"]) != len(wanted["data"]):
@@ -113,7 +113,7 @@ class RunFolder:
 
 
 class BadSamples:
-    """Counts samples that were left out, and writes each once, with file, line, cause and a sentence.
+    """Counts samples that were left out, and writes each of them once, with file, line, cause and message.
 
     Several threads may report.
     """
@@ -132,7 +132,7 @@ class BadSamples:
                 self._count(row["file"], row["line"], row["cause"])
 
     def report(self, file: Path, line: int, error: SampleRejectedError) -> None:
-        """Writes a sample down, unless it was before."""
+        """Writes a sample to the file, unless it is in there."""
         with self._lock:
             if not self._count(str(file), line, error.cause):
                 return
@@ -156,17 +156,17 @@ class BadSamples:
 
 
 def refuse_a_run(path: Path, *, resume: bool) -> None:
-    """Refuses a folder that holds a run which is not to be resumed, before anything is written to it.
+    """Refuses a folder that holds a run, unless the run is to be resumed; call it before anything is written there.
 
     Raises:
-        TrainingError: it does.
+        TrainingError: the folder holds a run and ``resume`` is off.
     """
     if not resume and (path / _DESCRIPTION).is_file():
-        raise TrainingError(f"{path} holds a run already; add --run.resume to go on with it, or choose another folder.")
+        raise TrainingError(f"{path} holds a run already; add --run.resume to continue it, or choose another folder.")
 
 
 def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Names (``group.option``) of what two configurations, as ``run.as_plain`` gives them, have different."""
+    """Names (``group.option``) of what differs between two configurations, as ``run.as_plain`` gives them."""
     a, b = (
         {f"{group}.{name}": value for group, options in plain.items() for name, value in options.items()}
         for plain in (old, new)
@@ -175,12 +175,12 @@ def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
 
 def states_of(run: Path) -> list[Path]:
-    """The folders of a run's whole states, oldest first; ``step_of`` tells how many steps each has behind it."""
+    """The folders of a run's complete states, oldest first; ``step_of`` gives the step of each."""
     return sorted(path for path in (run / _STATES).glob(f"{_STATE_PREFIX}*") if path.suffix != ".part")
 
 
 def step_of(state: Path) -> int:
-    """How many optimiser steps a state has behind it."""
+    """After how many optimiser steps a state was saved."""
     return int(state.name.removeprefix(_STATE_PREFIX))
 
 

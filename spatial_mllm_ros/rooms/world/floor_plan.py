@@ -1,7 +1,7 @@
-"""Floor plans: a rectangle cut into cells, doorways between them, some cells joined into one L-shaped room, windows.
+"""Floor plans: a rectangle that is cut into cells, with doorways and windows; some cells are joined into one room.
 
-Cells tile the plane; the inside of a cell is its rectangle less half a wall on each side. Every cell owns its half of
-each wall, so that a renderer which knows from which cell it looks knows which surfaces it can see.
+Cells tile the plane. The inside of a cell is its rectangle without half a wall on each side. Every cell owns its half
+of each wall, so the cell that the camera is in tells which surfaces the camera can see.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ class Opening:
     """A hole through a wall.
 
     Attributes:
-        axis: 0: the wall stands at x = ``position_m``; 1: at y = ``position_m``.
-        span_m: along the wall. height_m: lower and upper edge.
-        cells: the cells on the lower and on the higher side; -1: outside.
+        axis: 0 for a wall at x = ``position_m``, 1 for a wall at y = ``position_m``.
+        span_m: start and end along the wall.
+        height_m: lower and upper edge.
+        cells: the cells on the lower and on the higher side; -1 is the outside.
     """
 
     axis: int
@@ -53,7 +54,7 @@ class FloorPlan:
     polygons: tuple[np.ndarray, ...] = field(repr=False)  #: per room, float64 [K, 2], counter-clockwise
 
     def inside(self, cell: int) -> Rect:
-        """The cell less its halves of the walls."""
+        """The rectangle of a cell without its halves of the walls."""
         x0, y0, x1, y1 = self.cells[cell]
         half = self.wall_m / 2
         return x0 + half, y0 + half, x1 - half, y1 - half

@@ -1,7 +1,7 @@
-"""Training of VGGT with all its heads on exact geometry, as a first stage or to adapt it to a camera and its scale.
+"""Trains VGGT with all its heads on exact geometry, as a first stage, or to adapt it to a camera and its scale.
 
-Simplified against VGGT's own training: no tracking, no augmentation of colours or aspect ratios here (a generator may
-vary both), one image size per run.
+Simplified against VGGT's own training: no tracking, no augmentation of colours or aspect ratios, one image size in a
+run.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 _PART = "vggt"
 _NEVER_USED = "mask_token"  # of DINOv2's pre-training
-#: Steps of a run that names neither steps nor a finite amount of data.
+#: Optimiser steps of a run without ``run.steps``.
 DEFAULT_STEPS = 10_000
 
 MakeBatches = Callable[[GeometryConfig, BadSamples], GeometryBatches]
 
 
 def batches_of(config: GeometryConfig, bad: BadSamples) -> GeometryBatches:
-    """Batches from the recordings that ``config.data`` names, from the generated rooms where it names none."""
+    """Batches from the recordings that ``config.data`` names, or from generated rooms if it names none."""
     size, seed = config.run.batch_size, config.run.seed
     if config.data.recordings:
         return RecordedBatches(config.data, batch_size=size, seed=seed, bad=bad)
@@ -53,8 +53,8 @@ def run_geometry(config: GeometryConfig, make_batches: MakeBatches = batches_of)
     """Runs or resumes a training; returns the folder of the finished checkpoint.
 
     Args:
-        make_batches: where the batches come from. Data have no end here, so ``run.epochs`` means nothing: without
-            ``run.steps`` it runs ``DEFAULT_STEPS``.
+        make_batches: makes the source of batches. The data have no end, so ``run.epochs`` is ignored: without
+            ``run.steps`` the run has ``DEFAULT_STEPS`` steps.
 
     Raises:
         CheckpointError: the checkpoint to start from cannot be loaded.
@@ -108,7 +108,7 @@ class GeometryStage:
 
     @property
     def unit_m(self) -> float | None:
-        """The length that the model calls 1; None where it has no metric scale."""
+        """The length in metres that is 1 in the model; None if the model has no metric scale."""
         return self._config.loss.unit_m if self._config.loss.scale == "metric" else None
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ class GeometryStage:
         return {"bad_samples": self._data.rejected}
 
     def after_step(self, step: int, total: int, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        """Errors on held-out samples, where a measurement is due; see ``measure_geometry``."""
+        """Errors on held-out samples, if a measurement is due; see ``measure_geometry``."""
         every = self._config.loss.measure_every
         due = step == total or (every and step % every == 0)
         # A process that holds a part of the weights cannot run the model by itself.

@@ -1,4 +1,4 @@
-"""Fine-tuning samples straight from the generated rooms: clips, their questions, and what each token shows."""
+"""Fine-tuning samples from generated rooms: clips, their questions, and the targets of supervision."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from spatial_mllm_ros.training.supervision.question_names import NO_NAME, Mentio
 from spatial_mllm_ros.training.supervision.tokens import token_targets
 
 _SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
-_SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
-_LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
+_SENSOR = replace(REALISTIC, blur_samples=0)  # with blur, rendering takes four times as long
+_LEAST_PIXELS = 12  # of the whole video: a thing that fewer pixels show is not listed
 DESCRIBE = "List the objects that are in this video, and the size of the rooms."
 
 
-#: What varies within the fixed wording of questions about rooms, for the tokenizer.
+#: The words that vary within the fixed wording of questions about rooms, for the tokenizer.
 VARYING_WORDS = (*LABELS, "left", "right", "back", "front", "turn", "yes", "no", "rooms")
 
 
 def room_texts(rooms: int, fusion: Fusion, *, questions: int = 3) -> Iterator[str]:
-    """Questions about so many training rooms as they are asked, and their answers, for a tokenizer to learn from."""
+    """Prompts about ``rooms`` rooms of the training split, and their answers, to train a tokenizer on."""
     config = StreamConfig(worlds=1, clip=ClipConfig(frames=8, width_px=56, height_px=42), questions_per_type=questions)
     for batch in itertools.islice(iter(RoomStream(config)), rooms):
         for question in batch.questions[0]:
@@ -64,10 +64,11 @@ class RoomRows:
     """The rows of a step: one video per room, with all its questions; each step has new rooms.
 
     Args:
-        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room. Without questions and
-            descriptions rows have no dialogues, and what tokens show is all there is to learn.
-        token_targets, mention_targets, pointers: whether rows say what tokens show, what is to be read at names, which
-            tokens of questions belong together; each takes a part of the time that a room takes.
+        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` is the number per type and room. Without questions
+            and descriptions rows have no dialogues, and token supervision is the only loss.
+        token_targets: whether rows have the targets of token supervision; each kind of targets takes time per room.
+        mention_targets: whether dialogues have the targets of mention supervision.
+        pointers: whether dialogues have the targets of attention supervision.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class RoomRows:
         """``count`` rows of a step's part ``number``: always the same ones.
 
         Args:
-            turn: which number of frames they have. Processes that wait for each other should have the same one.
+            turn: selects the number of frames. Processes that wait for each other should use the same one.
         """
         frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
         types = tuple(QuestionType(kind) for kind in self._data.rooms_types) or tuple(QuestionType)
@@ -114,7 +115,7 @@ class RoomRows:
         return RoomPool(self._data.rooms_pool, clip, budget, first=self._first, rank=rank, ranks=ranks)
 
     def rows_of(self, pool: RoomPool, number: int, count: int, turn: int) -> list[SftRow]:
-        """What ``rows`` gives, without dialogues and out of a pool: ``count`` times the longest rows' frames."""
+        """Like ``rows``, without dialogues and from a pool; together as many frames as in ``count`` longest rows."""
         frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
         longest = max(self._data.rooms_frames)
         return pool.rows(count * longest // frames, frames, (self._first, number))
@@ -150,7 +151,9 @@ class RoomRows:
         return replace(plain, readings=readings)
 
     def _clip(self, frames: int) -> ClipConfig:
-        height, width = self._loaded.budget.size_px(*_SHAPE_PX)  # what the model sees, so that nothing is resized
+        height, width = self._loaded.budget.size_px(
+            *_SHAPE_PX
+        )  # the size that the model sees, so that nothing is resized
         return ClipConfig(frames=frames, width_px=width, height_px=height, sensor=_SENSOR)
 
 

@@ -32,7 +32,7 @@ def run_sft(config: SftConfig) -> Path:
     """
     accelerator = open_accelerator(config.run)
     loaded = load_spatial_mllm(config.model.checkpoint)
-    # The frozen parts need no float32: nothing is added to them.
+    # The frozen parts need no float32: they get no small updates.
     half = accelerator.mixed_precision == "bf16"
     replaced = take_spatial_encoder(loaded.model, config.model.spatial_encoder)
     choose_trained(loaded.model, config.model.trained, frozen=torch.bfloat16 if half else torch.float32)
