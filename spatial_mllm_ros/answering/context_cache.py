@@ -1,71 +1,34 @@
-"""Keeps one context warm: what it should be made of, when it is due, and how it is made a slice at a time."""
+"""The context cache: which frames its context is made of, when the next one is due, and making it in steps."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from spatial_mllm_ros.answering.context import ContextConfig, WarmContext, changed_share
-from spatial_mllm_ros.answering.deadline_policy import CostEstimate, most_telling
+from spatial_mllm_ros.answering.context import ContextConfig, VisualContext, changed_fraction
+from spatial_mllm_ros.answering.deadline_policy import CostEstimate
 from spatial_mllm_ros.answering.model import AnswerModel, ModelOutOfMemoryError
 from spatial_mllm_ros.errors import SpatialMllmError
-from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.scene.records import Selection
+from spatial_mllm_ros.scene.records import EvidenceSet
 from spatial_mllm_ros.scene.scene import Scene
 
 _log = logging.getLogger(__name__)
 _S = 1_000_000_000
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The frames that a context should be made of.
-
-    Attributes:
-        frames: of one image size, in time order.
-        gains: of each, see ``Selection``.
-        other_sizes: frames of the selection that have another image size than the newest and are not among them.
-        left_out: further frames that are not among them, for lack of time or memory.
-    """
-
-    selection: Selection
-    frames: tuple[Frame, ...]
-    gains: tuple[int, ...]
-    other_sizes: int = 0
-    left_out: int = 0
-
-    @property
-    def stamps_ns(self) -> tuple[int, ...]:
-        """Of the frames."""
-        return tuple(frame.stamp_ns for frame in self.frames)
-
-    def thinned(self, count: int) -> Evidence:
-        """The ``count`` of its frames that show most."""
-        kept = most_telling(self.gains, count)
-        return replace(
-            self,
-            frames=tuple(self.frames[i] for i in kept),
-            gains=tuple(self.gains[i] for i in kept),
-            left_out=self.left_out + len(self.frames) - len(kept),
-        )
+def evidence_of(scene: Scene) -> EvidenceSet:
+    """The scene's evidence set; a video has one size, so only frames of the newest frame's size are kept."""
+    return scene.snapshot.evidence.of_one_size()
 
 
-def evidence_of(scene: Scene) -> Evidence:
-    """The scene's evidence set; the frames of the newest one's size where sizes differ, as a video has one size."""
-    selection, frames = scene.evidence()
-    gains = dict(zip(selection.stamps_ns, selection.gains, strict=False))
-    alike = tuple(frame for frame in frames if frame.rgb.shape == frames[-1].rgb.shape)
-    return Evidence(selection, alike, tuple(gains.get(frame.stamp_ns, 0) for frame in alike), len(frames) - len(alike))
+class ContextCache:
+    """Holds the present context, and the one being made. Not thread-safe: one thread uses it.
 
-
-class ContextKeeper:
-    """The context there is, and the one being made. Not thread-safe: one thread uses it.
-
-    At most two contexts are alive: the one that answers, and during a refresh the one that will take its place, which
-    it does in one assignment when it is whole. A refresh that is under way keeps to the frames it was begun with, even
-    when the evidence set changes a little meanwhile: begun anew with every change, it might never end.
+    At most two contexts are alive: the present one, and during a refresh the next one, which replaces it in one
+    assignment when it is complete. A refresh that has begun keeps its frames even if the evidence set changes: if it
+    began again at every change, it might never end.
     """
 
     def __init__(self, scene: Scene, model: AnswerModel, config: ContextConfig) -> None:
@@ -73,35 +36,30 @@ class ContextKeeper:
         self._model = model
         self.config = config
         self.costs = CostEstimate()
-        self._current: WarmContext | None = None
-        self._target: Evidence | None = None  # of the refresh under way
-        self._spent_ns = 0  # on it
+        self._current: VisualContext | None = None
+        self._target: EvidenceSet | None = None  # of the context being made
+        self._spent_ns = 0  # on making it
         self._not_before_ns = 0
         self._frames_that_fit: tuple[int, int] | None = None  # epoch, frames
 
     @property
-    def current(self) -> WarmContext | None:
-        """The context of the present epoch; None while there is none."""
+    def current(self) -> VisualContext | None:
+        """The context of the present epoch; None when there is none."""
         self._forget_ended_epochs()
         return self._current
 
     @property
     def refreshing(self) -> bool:
-        """Whether a refresh has been begun and not ended."""
+        """Whether a context is being made."""
         return self._target is not None
 
-    def drop(self) -> None:
-        """Forgets the context, and the one being made."""
-        self._current = self._target = None
-        self._not_before_ns = 0
-
-    def suits(self, evidence: Evidence, usable_share: float) -> bool:
-        """Whether the context there is may answer for ``evidence``, or for what memory holds of it."""
+    def suits(self, evidence: EvidenceSet, max_changed_fraction: float) -> bool:
+        """Whether the present context may answer about ``evidence``, or about the part of it that fits into memory."""
         current, wanted = self.current, self._fitting(evidence)
-        return current is not None and changed_share(current.stamps_ns, wanted.stamps_ns) <= usable_share
+        return current is not None and changed_fraction(current.stamps_ns, wanted.stamps_ns) <= max_changed_fraction
 
     def seconds_to_refresh(self) -> float | None:
-        """In how long ``refresh`` has something to do; None: not before the scene changes."""
+        """Time until ``refresh`` has something to do; None: not before the scene changes."""
         current, now_ns = self.current, time.monotonic_ns()
         if not self.config.refresh:
             return None
@@ -112,20 +70,20 @@ class ContextKeeper:
         if not wanted.frames:
             return None
         if current is not None:
-            share = changed_share(current.stamps_ns, wanted.stamps_ns)
-            if share == 0:
+            fraction = changed_fraction(current.stamps_ns, wanted.stamps_ns)
+            if fraction == 0:
                 return None
-            if share < self.config.refresh_share:
+            if fraction < self.config.refresh_changed_fraction:
                 of_age_ns = current.built_ns + round(self.config.max_age_s * _S)
                 waiting_ns = max(waiting_ns, of_age_ns - now_ns)
         return max(0, waiting_ns) / _S
 
-    def refresh(self, should_yield: Callable[[], bool], may_pause: Callable[[], bool] = lambda: False) -> bool:
-        """Goes on making the next context, or begins to; True when it has taken the old one's place.
+    def refresh(self, interrupt: Callable[[], bool], pause_requested: Callable[[], bool] = lambda: False) -> bool:
+        """Begins or continues the next context; True when it has replaced the present one.
 
-        Asked to yield or pause (see ``AnswerModel.prepare``) it returns soon, keeps what it has done, and leaves the
-        old context as it is. It does not look whether a refresh is due: see ``seconds_to_refresh``. A failure is
-        logged, and tried again after a while.
+        Interrupted or paused (see ``AnswerModel.prepare``), the call returns soon and keeps the work that is done; the
+        present context stays. Whether a refresh is due, ``seconds_to_refresh`` tells. A failure is logged, and the
+        refresh is tried again after ``max_age_s``.
         """
         self._forget_ended_epochs()
         if self._target is None:
@@ -135,16 +93,18 @@ class ContextKeeper:
         if not target.frames:
             self._target = None
             return False
-        # Whatever goes wrong below, known or not, is not tried again at once, over and over.
+        # A refresh that fails below, for whatever reason, must not be tried again at once.
         self._not_before_ns = time.monotonic_ns() + round(max(self.config.max_age_s, 1.0) * _S)
         try:
-            context = self._made(target, lambda: should_yield() or self._scene.epoch != epoch, may_pause)
+            context = self._made(target, lambda: interrupt() or self._scene.epoch != epoch, pause_requested)
         except ModelOutOfMemoryError as error:
             self._target = None
             if len(target.frames) > 2:
                 self._halve(target)
                 self._not_before_ns = 0
-            _log.warning("Out of memory while %d frames were read in advance: %s", len(target.frames), error)
+            _log.warning(
+                "The model ran out of memory while it read %d frames in advance: %s", len(target.frames), error
+            )
             return False
         except SpatialMllmError as error:
             self._target = None
@@ -158,29 +118,29 @@ class ContextKeeper:
 
     def make(
         self,
-        evidence: Evidence,
+        evidence: EvidenceSet,
         *,
-        usable_share: float,
+        max_changed_fraction: float,
         available_ns: int | None,
-        should_yield: Callable[[], bool],
-    ) -> WarmContext | None:
-        """A context for a question that cannot use the one there is; None when asked to yield.
+        interrupt: Callable[[], bool],
+    ) -> VisualContext | None:
+        """Makes a context for a question that cannot use the present one; None when interrupted.
 
-        A refresh under way is finished, if what it is made of is near enough. The old context is let go first: it was
-        not good enough, and memory may not hold both.
+        A refresh that has begun is finished if at most ``max_changed_fraction`` of its frames differ from
+        ``evidence``. The present context is released first, because memory may not hold both.
 
         Args:
-            available_ns: how long the question may take; None for no limit. Where the estimate says that all frames
-                take longer, it is made of fewer.
+            available_ns: how long the question may take; None for no limit. The context is made of fewer frames where
+                the cost estimate exceeds this time.
 
         Raises:
-            ModelOutOfMemoryError: also with two frames.
+            ModelOutOfMemoryError: even with two frames.
             SpatialMllmError: the model cannot read them.
         """
         self._forget_ended_epochs()
         self._current = None
         under_way = self._target
-        if under_way is not None and changed_share(under_way.stamps_ns, evidence.stamps_ns) <= usable_share:
+        if under_way is not None and changed_fraction(under_way.stamps_ns, evidence.stamps_ns) <= max_changed_fraction:
             evidence = under_way
             available_ns = None if available_ns is None else available_ns + self._spent_ns
         while True:
@@ -190,7 +150,7 @@ class ContextKeeper:
                 self._spent_ns = 0
             self._target = under_way = part
             try:
-                context = self._made(part, should_yield)
+                context = self._made(part, interrupt)
             except ModelOutOfMemoryError:
                 self._target = under_way = None
                 if len(part.frames) <= 2:
@@ -201,24 +161,25 @@ class ContextKeeper:
                 self._target = None
                 raise
             if context is None and (part.left_out or not self.config.refresh):
-                self._target = None  # no refresh is to go on with it
+                self._target = None  # a refresh must not continue it
             return context
 
-    def halve(self, context: WarmContext) -> bool:
-        """Lets go of a context that leaves no memory for a question; False when fewer frames would not help."""
-        self.drop()
+    def halve(self, context: VisualContext) -> bool:
+        """Releases a context that leaves no memory for a question; False when fewer frames would not help."""
+        self._current = self._target = None
+        self._not_before_ns = 0
         if len(context.stamps_ns) <= 2:
             return False
         self._frames_that_fit = (context.epoch, len(context.stamps_ns) // 2)
         return True
 
     def _made(
-        self, part: Evidence, should_yield: Callable[[], bool], may_pause: Callable[[], bool] = lambda: False
-    ) -> WarmContext | None:
+        self, part: EvidenceSet, interrupt: Callable[[], bool], pause_requested: Callable[[], bool] = lambda: False
+    ) -> VisualContext | None:
         started_ns = time.monotonic_ns()
         try:
             context = self._model.prepare(
-                part.frames, epoch=part.selection.epoch, should_yield=should_yield, may_pause=may_pause
+                part.frames, epoch=part.selection.epoch, interrupt=interrupt, pause_requested=pause_requested
             )
         finally:
             self._spent_ns += time.monotonic_ns() - started_ns
@@ -234,14 +195,14 @@ class ContextKeeper:
         if self._current is not None and self._current.epoch != epoch:
             self._current, self._not_before_ns = None, 0
         if self._target is not None and self._target.selection.epoch != epoch:
-            self._target, self._not_before_ns = None, 0  # it holds frames
+            self._target, self._not_before_ns = None, 0  # it would keep frames alive
 
-    def _fitting(self, evidence: Evidence) -> Evidence:
-        """``evidence``, or as many of its frames as memory was found to hold in this epoch."""
+    def _fitting(self, evidence: EvidenceSet) -> EvidenceSet:
+        """``evidence``, or as many of its frames as fit into memory in this epoch."""
         if self._frames_that_fit is None or self._frames_that_fit[0] != evidence.selection.epoch:
             return evidence
         return evidence.thinned(self._frames_that_fit[1])
 
-    def _halve(self, evidence: Evidence) -> None:
-        _log.warning("Out of memory with %d frames; from now on half of them.", len(evidence.frames))
+    def _halve(self, evidence: EvidenceSet) -> None:
+        _log.warning("The model ran out of memory with %d frames; it now gets half of them.", len(evidence.frames))
         self._frames_that_fit = (evidence.selection.epoch, len(evidence.frames) // 2)

@@ -1,28 +1,28 @@
-"""The deadline ladder: what a question gives up, one thing after the other, to be answered in time."""
+"""The deadline policy: which frames and how much text an answer gives up so that it is there in time."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from enum import Enum
 
 _KEPT = 4  # measurements that count
 
 
-class Rung(str, Enum):
-    """What an answer had to give up. The values are those of msg/SpatialAnswer."""
+class Degradation(str, Enum):
+    """What an answer lacks. The values are those of msg/SpatialAnswer; the worst one that applies is given."""
 
-    FULL = "full"  #: nothing: all frames of the evidence set, and the whole text
-    FEWER_FRAMES = "fewer_frames"  #: the context was made of fewer frames, for the time (or memory) there was
-    TEXT_CUT = "text_cut"  #: the text ends where the time or the token budget did
-    NONE = "none"  #: there is no text
+    NONE = "none"  #: nothing: the context holds all frames of the evidence set, and the text is complete
+    FEWER_FRAMES = "fewer_frames"  #: time or memory did not allow all frames of the evidence set
+    TRUNCATED = "truncated"  #: the text ends at the deadline or at the token limit
+    NO_TEXT = "no_text"  #: there is no text
 
 
 class CostEstimate:
-    """How long a context of so many frames takes to make, and a text to generate, from what they took last.
+    """Predicts how long a context of some frames takes to make, and a text to generate, from recent measurements.
 
-    It errs on the slow side: of the last few measurements the slowest counts. Between numbers of frames it scales by
-    number towards fewer frames and by its square towards more, as the cost lies between the two.
+    The estimate errs on the slow side: the slowest of the last few measurements counts. From one number of frames to
+    another, it scales linearly towards fewer frames and quadratically towards more, because the cost grows faster than
+    linearly and slower than quadratically.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class CostEstimate:
         self._texts.append(took_ns)
 
     def context_ns(self, frames: int) -> int:
-        """What a context of ``frames`` frames will take; 0 while none has been made."""
+        """Expected duration of making a context of ``frames`` frames; 0 while none has been made."""
         if not self._contexts:
             return 0
         known = min(self._contexts, key=lambda count: (abs(count - frames), count))
@@ -46,30 +46,16 @@ class CostEstimate:
         return round(max(self._contexts[known]) * (ratio if ratio <= 1 else ratio**2))
 
     def text_ns(self) -> int:
-        """What a text will take; 0 while none has been generated."""
+        """Expected duration of generating a text; 0 while none has been generated."""
         return max(self._texts, default=0)
 
     def frames_within(self, frames: int, available_ns: int | None) -> int:
         """The most of ``frames`` frames whose context can be made in ``available_ns``, leaving time for a text.
 
-        Fewer than all are an even number, since the encoders merge frames in pairs, and at least two: what becomes of
-        them the deadline decides. None stands for no limit.
+        A number below ``frames`` is even, because the encoders merge frames in pairs, and at least two. Two frames are
+        tried even if they are expected to take too long. None stands for no limit.
         """
         if available_ns is None or self.context_ns(frames) <= available_ns - self.text_ns():
             return frames
         smaller = range((frames - 1) // 2 * 2, 2, -2)
         return next((n for n in smaller if self.context_ns(n) <= available_ns - self.text_ns()), min(2, frames))
-
-
-def most_telling(gains: Sequence[int], count: int) -> list[int]:
-    """Indices, ascending, of the ``count`` frames that show most together.
-
-    Args:
-        gains: what each frame added when the greedy selection picked it. Greedy gains fall from pick to pick, so the
-            ``count`` largest are the greedy selection of that size; where all have none, they are spread evenly.
-    """
-    if count >= len(gains):
-        return list(range(len(gains)))
-    if not any(gains):
-        return [round((index + 0.5) * len(gains) / count - 0.5) for index in range(count)]
-    return sorted(sorted(range(len(gains)), key=lambda index: (-gains[index], index))[:count])

@@ -1,4 +1,4 @@
-"""Generated text to an answer: which number, which option. A grammar reads it; nothing in it is ever evaluated."""
+"""From generated text to the number or the option that it names. A grammar reads it; no text is ever evaluated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ _METRES_PER_UNIT = {"mm": 0.001, "cm": 0.01, "m": 1.0}
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """What generated text says in the form asked for; all None where it does not say it."""
+    """What generated text says in the form that the question asks for.
+
+    Attributes:
+        text: the option's text where ``choice`` names one, else the answer inside the generated text.
+        value: the number; None where the question asks for none or the text holds none.
+        choice: index of the option; None where the question has no options or the text names none.
+    """
 
     text: str
     value: float | None = None
@@ -38,7 +44,7 @@ class ParsedAnswer:
 
 
 def answer_text(generated: str) -> str:
-    """The answer inside generated text: the last <answer> block if there is one; white space collapsed."""
+    """The answer inside generated text: its last <answer> block if it has one, with white space collapsed."""
     blocks = _ANSWER_BLOCK.findall(generated)
     return " ".join((blocks[-1] if blocks else generated).split())
 
@@ -46,14 +52,15 @@ def answer_text(generated: str) -> str:
 def parse_answer(question: Question, generated: str) -> ParsedAnswer:
     """Reads generated text in the form that ``question`` asks for.
 
-    A number must be the only one in the text (digits, or a word up to twenty for counts), else it is not clear which
-    one is the answer; a unit after it is converted to the unit asked for, and an incompatible unit does not fit. A
-    choice is a leading letter of an existing option, or the text of exactly one option.
+    A number must be the only one in the text (digits, or a word up to twenty for counts), otherwise it is not clear
+    which one is the answer. A unit after the number is converted to the unit of the question; an incompatible unit does
+    not fit. A choice is a leading letter of an existing option, or the text of exactly one option.
     """
     text = answer_text(generated)
     form = question.form
     if form is AnswerForm.CHOICE:
-        return ParsedAnswer(text, choice=_choice(question, text))
+        choice = _choice(question, text)
+        return ParsedAnswer(text if choice is None else question.options[choice], choice=choice)
     if form.is_number:
         return ParsedAnswer(text, value=_number(form, text))
     return ParsedAnswer(text)

@@ -36,7 +36,7 @@ class Question:
 
     Attributes:
         text: 1 to 1000 characters after stripping; line breaks and tabs count as spaces.
-        options: none, or 2 to 26 choices of 1 to 200 characters, without their letters.
+        options: none, or 2 to 26 different choices of 1 to 200 characters, without their letters.
 
     Raises:
         QuestionError: naming the offending part and what is allowed.
@@ -58,7 +58,7 @@ class Question:
 
     @property
     def form(self) -> AnswerForm:
-        """The kind of answer that is asked for, from the wording alone."""
+        """The kind of answer that the question asks for, read off its wording."""
         return AnswerForm.CHOICE if self.options else _number_form(self.text)
 
 

@@ -1,4 +1,4 @@
-"""A scene and a model together: the one way from a question to an answer, for the node and for replay alike."""
+"""A scene and a model together: from a question to an answer, in the node, in replay and in the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
-from spatial_mllm_ros.answering.context import ContextConfig, WarmContext
-from spatial_mllm_ros.answering.context_cache import ContextKeeper, Evidence, evidence_of
-from spatial_mllm_ros.answering.deadline_policy import Rung
+from spatial_mllm_ros.answering.context import ContextConfig, VisualContext
+from spatial_mllm_ros.answering.context_cache import ContextCache, evidence_of
+from spatial_mllm_ros.answering.deadline_policy import Degradation
 from spatial_mllm_ros.answering.model import AnswerModel, Generation, ModelOutOfMemoryError
 from spatial_mllm_ros.answering.parsing import parse_answer
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.errors import SpatialMllmError
+from spatial_mllm_ros.scene.records import EvidenceSet
 from spatial_mllm_ros.scene.scene import Scene
 
 
 @dataclass
 class Inquiry:
-    """One question on its way: when it arrived, until when it may take, and whether it is still wanted.
+    """A question that waits for its answer: when it arrived, its deadline, and whether it was cancelled.
 
-    ``fresh`` asks for the very evidence set of the moment; otherwise a context that is near enough to it may answer.
+    ``fresh`` demands a context of the present evidence set; otherwise a context whose frames differ by at most
+    ``ContextConfig.max_changed_fraction`` may answer.
     """
 
     question: Question
@@ -42,46 +44,42 @@ class SpatialSession:
     Args:
         scene: the evidence.
         model: what answers.
-        context: how the model's context is kept warm; whoever drives the session calls ``refresh`` between questions.
+        context: when contexts are made; whoever drives the session calls ``refresh`` between questions.
     """
 
     def __init__(self, scene: Scene, model: AnswerModel, context: ContextConfig | None = None) -> None:
         self.scene = scene
         self.model = model
-        self.keeper = ContextKeeper(scene, model, context or ContextConfig())
+        self.context_cache = ContextCache(scene, model, context or ContextConfig())
 
     @property
-    def context(self) -> WarmContext | None:
-        """What a question would find; None while nothing of this epoch has been read."""
-        return self.keeper.current
+    def context(self) -> VisualContext | None:
+        """The present context; None while nothing of this epoch has been read."""
+        return self.context_cache.current
 
     def seconds_to_refresh(self) -> float | None:
-        """In how long there is something to refresh; None: not before the scene changes."""
-        return self.keeper.seconds_to_refresh()
+        """Time until ``refresh`` has something to do; None: not before the scene changes."""
+        return self.context_cache.seconds_to_refresh()
 
     def refresh(
         self,
-        should_yield: Callable[[], bool] = lambda: False,
-        may_pause: Callable[[], bool] = lambda: False,
+        interrupt: Callable[[], bool] = lambda: False,
+        pause_requested: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Makes the next context, in as many calls as it is interrupted; True when it has taken the old one's place.
+        """Begins or continues the next context; True when it has replaced the present one.
 
-        Never raises for what a model can do wrong: it is logged, and tried again after a while.
+        An error of the model is logged, not raised, and the refresh is tried again later.
 
         Args:
-            should_yield: True ends the call within one layer of the model.
-            may_pause: True ends it at the next point where nothing is lost.
+            interrupt: True ends the call within one layer of the model.
+            pause_requested: True ends the call at the next point where no work is lost.
         """
-        return self.keeper.refresh(should_yield, may_pause)
-
-    def drop_context(self) -> None:
-        """Forgets what was read in advance, as after another scene was loaded."""
-        self.keeper.drop()
+        return self.context_cache.refresh(interrupt, pause_requested)
 
     def ask(self, question: Question, *, deadline_ns: int | None = None) -> Answer:
-        """Answers ``question`` from the evidence set of this moment; ``deadline_ns`` is a duration, None for no limit.
+        """Answers ``question`` from the present evidence set; ``deadline_ns`` is a duration, None for no limit.
 
-        Never raises for what a question, a model or a scene can do wrong: the status says it.
+        Errors of the model are not raised: the answer's status names them.
         """
         now_ns = time.monotonic_ns()
         deadline = None if deadline_ns is None else now_ns + deadline_ns
@@ -105,8 +103,8 @@ class SpatialSession:
         if stopped := self._stopped(inquiry):
             return stopped
         started_ns = time.monotonic_ns()
-        if self.scene.pending and self.scene.select().scale_source is None:
-            self.scene.process(max_calls=1)  # nothing has been placed yet, and the question is here already
+        if self.scene.pending and self.scene.snapshot.selection.scale_source is None:
+            self.scene.process(max_calls=1)  # the question came before the first frames were placed
         evidence = evidence_of(self.scene)
         selection = evidence.selection
         selection_ns = time.monotonic_ns() - started_ns
@@ -115,7 +113,7 @@ class SpatialSession:
                 "No camera frame has arrived yet; check that the camera publishes, and that 'image' is remapped to it."
             )
             return Answer(Status.NO_FRAMES, sentence, epoch=selection.epoch)
-        # a scene that was loaded, and no frame since: its own age counts
+        # a loaded scene without a new frame has the age of its newest frame
         newest_ns = self.scene.status().newest_stamp_ns or selection.stamps_ns[-1]
         answer = self._generate(inquiry, evidence)
         if evidence.other_sizes:
@@ -132,7 +130,7 @@ class SpatialSession:
             timings=replace(answer.timings, selection_ns=selection_ns),
         )
 
-    def _generate(self, inquiry: Inquiry, evidence: Evidence) -> Answer:
+    def _generate(self, inquiry: Inquiry, evidence: EvidenceSet) -> Answer:
         epoch = evidence.selection.epoch
 
         def should_stop() -> bool:
@@ -143,22 +141,22 @@ class SpatialSession:
                 return self._from_context(inquiry, evidence, should_stop)
             except ModelOutOfMemoryError as error:
                 context = self.context
-                if context is None or not self.keeper.halve(context):
-                    return Answer(Status.OUT_OF_MEMORY, f"The model ran out of memory, also with few frames: {error}")
+                if context is None or not self.context_cache.halve(context):
+                    return Answer(Status.OUT_OF_MEMORY, f"The model ran out of memory, even with few frames: {error}")
             except SpatialMllmError as error:
                 return Answer(Status.MODEL_ERROR, f"The model could not answer ({error.code}): {error}")
 
-    def _from_context(self, inquiry: Inquiry, evidence: Evidence, should_stop: Callable[[], bool]) -> Answer:
+    def _from_context(self, inquiry: Inquiry, evidence: EvidenceSet, should_stop: Callable[[], bool]) -> Answer:
         called_ns = time.monotonic_ns()
-        usable_share = 0.0 if inquiry.fresh else self.keeper.config.usable_share
-        context = self.context if self.keeper.suits(evidence, usable_share) else None
+        max_changed_fraction = 0.0 if inquiry.fresh else self.context_cache.config.max_changed_fraction
+        context = self.context if self.context_cache.suits(evidence, max_changed_fraction) else None
         warm = context is not None
         if context is None:
-            context = self.keeper.make(
+            context = self.context_cache.make(
                 evidence,
-                usable_share=usable_share,
+                max_changed_fraction=max_changed_fraction,
                 available_ns=None if inquiry.deadline_ns is None else inquiry.deadline_ns - called_ns,
-                should_yield=should_stop,
+                interrupt=should_stop,
             )
         if context is None:
             return replace(
@@ -169,7 +167,7 @@ class SpatialSession:
         asked_ns = time.monotonic_ns()
         generation = self.model.generate(inquiry.question, context, should_stop=should_stop, on_text=inquiry.on_text)
         if generation.finished:
-            self.keeper.costs.note_text(time.monotonic_ns() - asked_ns)
+            self.context_cache.costs.note_text(time.monotonic_ns() - asked_ns)
         waited_ns = asked_ns - inquiry.arrived_ns
         answer = self._read(inquiry, context.epoch, generation)
         return replace(
@@ -179,7 +177,7 @@ class SpatialSession:
             prompt=generation.prompt,
             context="warm" if warm else "cold",
             context_age_ns=max(0, asked_ns - context.built_ns),
-            rung=_rung(context, generation) if answer.text else Rung.NONE,
+            degradation=_degradation(context, generation) if answer.text else Degradation.NO_TEXT,
             timings=Timings(
                 vision_ns=0 if warm else asked_ns - called_ns,
                 first_token_ns=waited_ns + generation.first_token_ns if generation.first_token_ns else 0,
@@ -195,7 +193,7 @@ class SpatialSession:
         unit = form.value if form.is_number else ""
         if parsed.fits or not (form.is_number or inquiry.question.options):
             if not parsed.text:
-                return Answer(Status.UNPARSED, "The model ended its answer without saying anything.")
+                return Answer(Status.UNPARSED, "The model ended its answer without any text.")
             return Answer(Status.OK, text=parsed.text, value=parsed.value, unit=unit, choice=parsed.choice)
         wanted = "one of the options" if inquiry.question.options else f"one number{f' in {unit}' if unit else ''}"
         return Answer(
@@ -208,16 +206,16 @@ class SpatialSession:
         return _deadline() if inquiry.expired() else None
 
     def _ended(self, inquiry: Inquiry, epoch: int) -> Answer:
-        """Why a question that was asked to stop did."""
+        """The answer to a question that was stopped: it names the cause."""
         if self.scene.epoch != epoch:
             return Answer(Status.TIME_JUMP, "The clock jumped back while the question was open; ask again.")
         return self._stopped(inquiry) or _deadline()
 
 
-def _rung(context: WarmContext, generation: Generation) -> Rung:
-    if generation.cut or not generation.finished:
-        return Rung.TEXT_CUT
-    return Rung.FEWER_FRAMES if context.left_out else Rung.FULL
+def _degradation(context: VisualContext, generation: Generation) -> Degradation:
+    if generation.truncated or not generation.finished:
+        return Degradation.TRUNCATED
+    return Degradation.FEWER_FRAMES if context.left_out else Degradation.NONE
 
 
 def _deadline() -> Answer:

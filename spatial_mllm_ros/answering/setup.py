@@ -1,4 +1,4 @@
-"""From one configuration to a working session: checkpoint, spatial encoder, scene, model."""
+"""Opens a session from its configuration: checkpoint, spatial encoder, scene and answer model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from spatial_mllm_ros.answering.context import ContextConfig
 from spatial_mllm_ros.answering.session import SpatialSession
-from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.encoders.auto import AutoGeometryEncoder
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.encoders.vggt import VggtGeometryEncoder
@@ -28,22 +28,22 @@ _PUBLISHED_WIDTH_PX = 518  # at which the published VGGT was trained
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """Everything a session is made of.
+    """The settings of a session.
 
     Attributes:
         checkpoint: folder of the model; "" for the bundled one.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
-        threads: CPU threads of the models; 0 for half of the cores, so that cameras and middleware keep the rest.
+        threads: CPU threads of the models; 0 for half of the cores, which leaves the others to cameras and middleware.
         max_new_tokens: longest answer.
         encoder_window: new frames per call of the spatial encoder; not used with sensor depth and poses.
-        encoder_anchors: known frames per call, which tie a window to the scene.
-        encoder_image_width_px: width at which the spatial encoder sees frames for the scene; 0: what a 640x480 camera
-            becomes in the checkpoint's pixel budget, 518 where its config.json has none.
-        encoder_backend: what runs the spatial encoder, for the scene and for the language model; see
+        encoder_anchors: placed frames per call, which align a window with the scene.
+        encoder_image_width_px: width at which the spatial encoder sees frames for the scene; 0: the width that the
+            checkpoint's pixel budget gives an image of 640x480, or 518 where its config.json has no budget.
+        encoder_backend: name of the runtime of the spatial encoder, for the scene and for the language model; see
             ``engines.choose.BACKENDS``.
-        encoder_exports: folder of exports; "" for the usual one.
+        encoder_exports: folder of exports; "" for the default one.
         scene: ring buffer, keyframes and selection.
-        context: how the model's context is kept warm.
+        context: when contexts are made.
     """
 
     checkpoint: str = ""
@@ -74,7 +74,7 @@ def open_session(config: SessionConfig) -> SpatialSession:
 
     width_px = config.encoder_image_width_px or encoder_width_px(loaded)
     chain = open_backends(loaded.model.spatial_encoder, loaded.identity.sha256, backend_config)
-    if chain.has_engines:  # torch alone is left to the model, which then keeps its frames' tokens and can be left
+    if chain.has_engines:  # without engines the model's own VGGT is used, which can be interrupted between its layers
         loaded.model.take_last_layer_from(chain.last_layer)
 
     def vggt_encoder() -> VggtGeometryEncoder:
@@ -94,12 +94,12 @@ def open_session(config: SessionConfig) -> SpatialSession:
         anchor_count=config.encoder_anchors,
         fault=lambda: chain.fault,
     )
-    model = FusedAnswerModel(loaded, max_new_tokens=config.max_new_tokens, cache_bytes=config.context.cache_bytes)
+    model = SpatialMllmAnswerModel(loaded, max_new_tokens=config.max_new_tokens, cache_bytes=config.context.cache_bytes)
     return SpatialSession(Scene(config.scene, encoder), model, config.context)
 
 
 def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, str]:
-    """The model of a folder ("" for the bundled one) and the device it is on; see SessionConfig.
+    """The model of a folder ("" for the bundled one) and its device; see SessionConfig.
 
     Raises:
         CheckpointError: the folder is absent, damaged or incomplete.
@@ -110,15 +110,16 @@ def load_checkpoint(checkpoint: str, device: str) -> tuple[LoadedSpatialMllm, st
 
 
 def _load(folder: Path, device: str) -> LoadedSpatialMllm:
-    """CPUs are several times slower in half precision, and a small model in float32 costs no memory worth saving."""
+    """Small models are loaded in float32 on a CPU: half precision is several times slower there."""
     small = sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= _SMALL_BYTES
     return load_spatial_mllm(folder, device=device, dtype=torch.float32 if small and device == "cpu" else None)
 
 
 def encoder_width_px(loaded: LoadedSpatialMllm) -> int:
-    """The long side at which the spatial encoder of a checkpoint sees frames, if nothing else is asked for.
+    """The default long side at which the spatial encoder of a checkpoint sees frames for the scene.
 
-    A budget in config.json says what the weights were trained with; without one they are the published VGGT's.
+    A pixel budget in config.json states the size that the weights were trained with; without one the size is that of
+    the published VGGT.
     """
     if "pixel_budget" not in loaded.config:
         return _PUBLISHED_WIDTH_PX

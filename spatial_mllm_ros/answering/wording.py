@@ -1,14 +1,18 @@
-"""Plain questions in the wording that the models were trained on (VSI-Bench forms; arXiv 2412.14171).
+"""From a question to the user's text of the prompt, in the wording that the models were trained with.
 
-Wording other than that of the training templates is answered worse, so "How far is the chair from the door?" is
-asked as "Measuring from the closest point of each object, what is the distance between the chair and the door (in
-meters)?". Only questions whose meaning stays the same are reworded; every other one is passed on as it is. The
-prompt that was really asked is part of the answer.
+The models answer other wordings than those of their training templates (VSI-Bench; arXiv 2412.14171) worse. "How far is
+the chair from the door?" therefore becomes "Measuring from the closest point of each object, what is the distance
+between the chair and the door (in meters)?". A question is reworded only if its meaning stays the same. The answer
+states the prompt that the model was given.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
+from spatial_mllm_ros.models.spatial_mllm.prompts import user_text
 
 _THING = r"(?:the |a |an )?(?P<{name}>[\w][\w' -]*?)"
 _END = r"(?: in (?:this|the) (?:room|scene))?\s*\??$"
@@ -46,16 +50,31 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
         "combined space.",
     ),
 )
-# A question's line breaks are spaces by the time it is asked; in these forms the second sentence is a line of its own.
+# Line breaks inside a question count as spaces; in these forms the second sentence was trained as a line of its own.
+_LINE_BREAKS = re.compile(r"[\t\r\n]+")
 _SECOND_LINES = re.compile(
     r"(?<=\?) (?=An object is to my back if I would have to turn |The directions refer to the quadrants of )"
 )
 
 
+def checkpoint_prompt(text: str, options: Sequence[str], fusion: Fusion, *, numeric: bool) -> str:
+    """The user's text for a question, as a checkpoint of ``fusion`` was trained: for the node and for every score.
+
+    Args:
+        options: choices without their letters, or none.
+        numeric: the question asks for a number.
+
+    Raises:
+        QuestionError: more options than letters.
+    """
+    return user_text(benchmark_wording(text), options, fusion, numeric=numeric)
+
+
 def benchmark_wording(text: str) -> str:
-    """The question in the wording of its VSI-Bench form, or unchanged where it has none."""
+    """The question in the wording of its VSI-Bench form; without one, only its line breaks become spaces."""
+    text = _LINE_BREAKS.sub(" ", text).strip()
     for pattern, form in _FORMS:
-        match = pattern.match(text.strip())
+        match = pattern.match(text)
         if match:
             groups = [group for group in match.groups() if group]
             return form.format(**dict(zip("ab", groups, strict=False)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from spatial_mllm_ros.answering.context import WarmContext
+from spatial_mllm_ros.answering.context import VisualContext
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.benchmarks.process_memory import peak_bytes
 from spatial_mllm_ros.frames.frame import Frame
 
@@ -33,7 +33,7 @@ class StageCost:
     took_ns: int
 
 
-def stage_costs(model: FusedAnswerModel, frames: Sequence[Frame], question: Question) -> list[StageCost]:
+def stage_costs(model: SpatialMllmAnswerModel, frames: Sequence[Frame], question: Question) -> list[StageCost]:
     """Runs every stage once, with nothing kept from earlier contexts.
 
     Raises:
@@ -46,8 +46,8 @@ def stage_costs(model: FusedAnswerModel, frames: Sequence[Frame], question: Ques
     with torch.inference_mode():
         for name, stage in build.stages(images):
             costs.append(_cost(name, stage))
-    prefix = build.run(images, should_yield=lambda: False)
-    context = WarmContext(
+    prefix = build.run(images, interrupt=lambda: False)
+    context = VisualContext(
         _NO_EPOCH, tuple(frame.stamp_ns for frame in frames), model.identity.sha256, time.monotonic_ns(), prefix
     )
     costs.append(_cost("question", lambda: model.generate(question, context, should_stop=lambda: False)))

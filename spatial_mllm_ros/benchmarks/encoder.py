@@ -283,7 +283,7 @@ def _selected(backend: EngineBackend, size: Size) -> set[int]:
     for frame in _clip(size.clip_frames):
         scene.add(Frame(frame.stamp_ns, frame.rgb))
     scene.process()
-    return set(scene.select().stamps_ns)
+    return set(scene.snapshot.selection.stamps_ns)
 
 
 def _clip(frame_count: int) -> list[Frame]:

@@ -19,19 +19,18 @@ from torch.nn import functional as F
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.wording import benchmark_wording
+from spatial_mllm_ros.answering.wording import checkpoint_prompt
 from spatial_mllm_ros.encoders.vggt import network_size
 from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import evaluation_frame_indices, prepare_video
-from spatial_mllm_ros.models.spatial_mllm.prompts import build_inputs, user_text
+from spatial_mllm_ros.models.spatial_mllm.prompts import build_inputs
 from spatial_mllm_ros.models.vggt import VggtOutput
 from spatial_mllm_ros.scene.offline.selection import select_offline
 
 
 def asked_text(question: Question, loaded: LoadedSpatialMllm) -> str:
     """The user's text that a model is asked with."""
-    wording = benchmark_wording(question.text)
-    return user_text(wording, question.options, loaded.fusion, numeric=question.form.is_number)
+    return checkpoint_prompt(question.text, question.options, loaded.fusion, numeric=question.form.is_number)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spatial_mllm_ros.answering.context import ContextConfig, changed_share
+from spatial_mllm_ros.answering.context import ContextConfig, changed_fraction
 from spatial_mllm_ros.answering.context_cache import evidence_of
-from spatial_mllm_ros.answering.parsing import answer_text
+from spatial_mllm_ros.answering.parsing import parse_answer
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
-from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.benchmarks.context_stages import stage_costs
 from spatial_mllm_ros.benchmarks.published_pipeline import ColdAnswer, PublishedPipeline, asked_text
 from spatial_mllm_ros.benchmarks.query_models import SIZES, QuerySize, random_model, size_of_checkpoint
@@ -53,7 +53,7 @@ _FRAMES_PER_STEP = 4  # seen at a time until the evidence set has changed
 _MOST_ATTEMPTS = 4  # per question that is to arrive during a refresh
 _GOLDEN = 0.618  # its multiples modulo 1 are spread evenly
 # A context of any age may answer: only the time is measured.
-_CONTEXT = ContextConfig(refresh_share=0.0, refresh_interval_s=0.0, usable_share=1.0)
+_CONTEXT = ContextConfig(refresh_changed_fraction=0.0, refresh_interval_s=0.0, max_changed_fraction=1.0)
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ def measure(name: str, loaded: LoadedSpatialMllm, size: QuerySize, walk: Walk | 
     restless = _Robot(loaded, seen, replace(_SCENE, keyframes=0))
     during, waits_ms = restless.ask_during_refreshes(size.warm // 2, refresh_s)
     columns = {
-        "published": [_cold(answer) for answer in published],
-        "chosen": [_cold(answer) for answer in chosen],
+        "published": [_cold(number, answer) for number, answer in enumerate(published)],
+        "chosen": [_cold(number, answer) for number, answer in enumerate(chosen)],
         "refresh": during,
         "warm": newest,
     }
     detail = _setting(loaded, size)
     rows = [row for way in WAYS for row in _way_rows(f"query.{name}", way, columns[way], detail)]
     rows += _ratio_rows(f"query.{name}", columns, warm, detail, aims=name == "mid")
-    same = np.mean([answer_text(cold.text) == asked.text for cold, asked in zip(chosen, newest, strict=False)])
+    same = np.mean([cold.text == asked.text for cold, asked in zip(columns["chosen"], newest, strict=False)])
     tokens = [len(question_ids(loaded.tokenizer, asked_text(question, loaded))) for question in QUESTIONS]
     context = robot.session.context
     rows += [
@@ -170,7 +170,9 @@ class _Robot:
         self._stream = enumerate(cycle(frames), start=1)
         self._seen = 0
         self.scene = Scene(config, SensorDepthEncoder())
-        self.session = SpatialSession(self.scene, FusedAnswerModel(loaded, max_new_tokens=_ANSWER_TOKENS), _CONTEXT)
+        self.session = SpatialSession(
+            self.scene, SpatialMllmAnswerModel(loaded, max_new_tokens=_ANSWER_TOKENS), _CONTEXT
+        )
 
     def walk_until(self, frames: int) -> None:
         """Sees frames until it has seen so many."""
@@ -213,7 +215,7 @@ class _Robot:
         for attempt in range(_MOST_ATTEMPTS * questions):
             if len(asked) == questions:
                 break
-            while not self.session.keeper.refreshing and not self._changed():
+            while not self.session.context_cache.refreshing and not self._changed():
                 self.walk_until(self._seen + _FRAMES_PER_STEP)
             share = (attempt * _GOLDEN) % 1  # spread over the refresh, however many are counted
             arrives_ns = time.monotonic_ns() + round(share * refresh_s * 1e9)
@@ -225,15 +227,15 @@ class _Robot:
 
     def _changed(self) -> bool:
         context = self.session.context
-        return context is None or changed_share(context.stamps_ns, evidence_of(self.scene).stamps_ns) > 0
+        return context is None or changed_fraction(context.stamps_ns, evidence_of(self.scene).stamps_ns) > 0
 
 
 def _question(number: int) -> Question:
     return QUESTIONS[number % len(QUESTIONS)]
 
 
-def _cold(answer: ColdAnswer) -> Asked:
-    return Asked(answer.first_token_ns, answer.total_ns, answer_text(answer.text))
+def _cold(number: int, answer: ColdAnswer) -> Asked:
+    return Asked(answer.first_token_ns, answer.total_ns, parse_answer(_question(number), answer.text).text)
 
 
 def _setting(loaded: LoadedSpatialMllm, size: QuerySize) -> str:
@@ -276,7 +278,7 @@ def _ratio_rows(
 
 def _stage_rows(prefix: str, loaded: LoadedSpatialMllm, robot: _Robot) -> list[Row]:
     """Time and peak memory of each stage of a context, and of a question about it, each run once."""
-    model = FusedAnswerModel(loaded, max_new_tokens=_ANSWER_TOKENS)
+    model = SpatialMllmAnswerModel(loaded, max_new_tokens=_ANSWER_TOKENS)
     rows = []
     for stage in stage_costs(model, evidence_of(robot.scene).frames, _question(0)):
         said = "how far memory grew in this stage of a context, nothing kept from earlier ones; once"

@@ -39,7 +39,7 @@ def selection_rows(recording: Path | None) -> list[Row]:
 def incremental_rows(
     frame_counts: Sequence[int] = (100, 1_000, 10_000), *, measured_frames: int = 4 * _PERIOD
 ) -> list[Row]:
-    """CPU time and bytes per frame of add + process + select after so many frames of a walk that sees ever new places.
+    """CPU time and bytes per frame of add + process after so many frames of a walk that sees ever new places.
 
     One scene is advanced to each count; then all are measured in turn, frame by frame, so that whatever else slows the
     machine slows all of them. The walk repeats itself, moved on, so every scene is given the same work. The encoder's
@@ -57,7 +57,6 @@ def incremental_rows(
         start_ns = time.thread_time_ns()
         scenes[which].add(frame)
         scenes[which].process()
-        scenes[which].select()
         return time.thread_time_ns() - start_ns - encoders[which].spent_ns
 
     for which, count in enumerate(frame_counts):
@@ -97,11 +96,12 @@ def coverage_rows(
     for frame in frames:
         scene.add(frame)
         if scene.process():
-            record = scene.placed()[-1]
+            record = scene.snapshot.placed[-1]
             seen.append(SeenFrame(record.stamp_ns, record.fine_keys, record.scene_from_cam))
-    selection = scene.select()
-    fine_voxel_size, level = scene.grid()
-    figures = coverage_figures(seen, selection.stamps_ns, level=level, fine_voxel_size=fine_voxel_size, unit="m")
+    known = scene.snapshot
+    figures = coverage_figures(
+        seen, known.selection.stamps_ns, level=known.level, fine_voxel_size=known.fine_voxel_size, unit="m"
+    )
     ways = (
         f"{figures.candidates} frames, ring {ring_frames}, keyframes {keyframes}, K {k}, voxels of "
         f"{figures.voxel_size:.3f} m: selected {figures.selected}, offline greedy {figures.offline_greedy}, uniform "

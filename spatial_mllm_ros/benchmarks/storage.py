@@ -35,7 +35,7 @@ def storage_rows(frames: Iterable[Frame], *, name: str) -> list[Row]:
     for frame in frames:
         scene.add(frame)
         scene.process()
-    held = [h.frame for h in scene.content().held]
+    held = scene.content().frames
     parent = Path(tempfile.mkdtemp(prefix="spatial_mllm_ros_"))
     try:
         folder = parent / "scene"
@@ -43,24 +43,24 @@ def storage_rows(frames: Iterable[Frame], *, name: str) -> list[Row]:
         snapshot_s, _, _ = _fastest(scene.content)
         read_s, read_cpu_s, (_, content) = _fastest(lambda: read_scene(folder, config=scene.config))
         loaded = _empty()
-        take_over_s, take_over_cpu_s, _ = _fastest(lambda: loaded.take_over(content, "benchmark"))
+        restore_s, restore_cpu_s, _ = _fastest(lambda: loaded.restore(content, "benchmark"))
         load_scene(loaded, folder)
-        same = loaded.select().stamps_ns == scene.select().stamps_ns
+        same = loaded.snapshot.selection.stamps_ns == scene.snapshot.selection.stamps_ns
         save_scene(loaded, folder)
         again = read_scene(folder)[1]
     finally:
         shutil.rmtree(parent, ignore_errors=True)
     detail = f"{name}: {saved.frames} frames of {_sizes(saved.image_sizes_px)} with depth; fastest of {_REPEATS}"
-    once = np.median([cv2.PSNR(a.rgb, h.frame.rgb) for a, h in zip(held, content.held, strict=True)])
-    twice = np.median([cv2.PSNR(a.rgb, h.frame.rgb) for a, h in zip(held, again.held, strict=True)])
+    once = np.median([cv2.PSNR(a.rgb, b.rgb) for a, b in zip(held, content.frames, strict=True)])
+    twice = np.median([cv2.PSNR(a.rgb, b.rgb) for a, b in zip(held, again.frames, strict=True)])
     return [
         Row("storage.save_s", save_s, "s", "", detail),
         Row("storage.save_cpu_s", save_cpu_s, "s", "", "the same in CPU time, without waiting for the disk"),
         Row("storage.save_s_in_the_worker", snapshot_s, "s", "", "the part for which questions wait"),
         Row("storage.read_s", read_s, "s", "", f"{detail}; every hash checked, pictures decoded"),
         Row("storage.read_cpu_s", read_cpu_s, "s", "", "the same in CPU time"),
-        Row("storage.load_s_in_the_worker", take_over_s, "s", "", "the part for which questions wait"),
-        Row("storage.load_cpu_s_in_the_worker", take_over_cpu_s, "s", "", "the same in CPU time"),
+        Row("storage.load_s_in_the_worker", restore_s, "s", "", "the part for which questions wait"),
+        Row("storage.load_cpu_s_in_the_worker", restore_cpu_s, "s", "", "the same in CPU time"),
         Row("storage.bytes_on_disk", saved.nbytes, "bytes", "", detail),
         Row("storage.bytes_per_pixel_byte", saved.nbytes / saved.pixel_bytes, "", "", "on disk over in memory"),
         Row("storage.same_evidence", float(same), "", "1", "1: the evidence set after loading is the one before"),

@@ -109,7 +109,7 @@ def run_stream(sent: Sequence[SentFrame], frames: int, encoder: GeometryEncoder,
         decoded_ns = time.perf_counter_ns() - started_ns
         placed = len(recorder.seen)
         recorder.process()
-        selection = scene.select()
+        selection = scene.snapshot.selection
         after = scene.spent_ns()
         stage_ms[index] = [decoded_ns / 1e6, *((after[stage] - before[stage]) / 1e6 for stage in _STAGE_OF)]
         before = after
@@ -124,7 +124,7 @@ def run_stream(sent: Sequence[SentFrame], frames: int, encoder: GeometryEncoder,
             if np.array_equal(shared, own.fine_keys):  # the memory of a long run is that of one round
                 recorder.seen[new] = replace(own, fine_keys=shared)
         if index in at:
-            held = tuple(record.stamp_ns for record in scene.placed())
+            held = tuple(record.stamp_ns for record in scene.snapshot.placed)
             moments.append(Moment(index + 1, selection.stamps_ns, held))
     return StreamRun(
         stage_ms,

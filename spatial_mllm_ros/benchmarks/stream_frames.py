@@ -40,9 +40,9 @@ class SentFrame:
 
     def take_into(self, scene: Scene, stamp_ns: int) -> bool:
         """What a node does with it: asks the scene, decodes into the ring's memory, hands the frame over."""
-        if not scene.admits(stamp_ns):
+        if not scene.queue.admits(stamp_ns):
             return False
-        rgb = scene.lease(self.height_px, self.width_px)
+        rgb = scene.queue.lease(self.height_px, self.width_px)
         decode_compressed_color("jpeg", self.jpeg, out=rgb)
         height, width = self.depth_mm.shape
         depth_m = decode_depth("16UC1", height, width, 2 * width, False, self.depth_mm.data.cast("B"))

@@ -145,7 +145,7 @@ def drift(views: dict[int, TrueView], window: int, anchors: int, noise: Simulate
     return Drift(
         float(np.median(np.linalg.norm(error[:, :3, 3], axis=1))),
         float(np.rad2deg(np.median(rotation_angle_rad(error[:, :3, :3])))),
-        _coverage(views, scene.select().stamps_ns),
+        _coverage(views, scene.snapshot.selection.stamps_ns),
     )
 
 

@@ -1,20 +1,21 @@
-"""The command that measures this machine."""
+"""The command that measures the live system on this machine."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from spatial_mllm_ros.cli.options import Commands
 from spatial_mllm_ros.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.benchmarks.rows import Row
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `benchmark`."""
-    benchmark = commands.add_parser("benchmark", help="measure this machine; one JSON row per figure")
+    benchmark = commands.add_parser("benchmark", help="measure the live system on this machine")
     benchmark.add_argument(
         "parts",
         nargs="*",
@@ -22,12 +23,12 @@ def add_commands(commands: Any) -> None:
         metavar="PART",
         help=f"what to measure, of {', '.join(_PARTS)} (default: {' and '.join(_DEFAULT_PARTS)})",
     )
-    benchmark.add_argument("--json", type=Path, help="write the rows here as well")
-    benchmark.add_argument("--recording", type=Path, help="RGB-D recording for the figures that need real frames")
+    benchmark.add_argument("--json", type=Path, help="also write the figures here, with machine and versions")
+    benchmark.add_argument("--recording", type=Path, help="recording for the figures that need real frames")
     benchmark.add_argument(
-        "--plot", type=Path, metavar="SVG", help="draw the part stream, memory, windows or query here"
+        "--plot", type=Path, metavar="SVG", help="draw the part here: stream, memory, windows or query"
     )
-    benchmark.add_argument("--frames", type=int, default=10_000, help="length of a stream (default 10000)")
+    benchmark.add_argument("--frames", type=int, default=10_000, help="frames of the part stream (default 10000)")
     benchmark.add_argument(
         "--query-sizes",
         default="tiny,mid",
@@ -37,13 +38,13 @@ def add_commands(commands: Any) -> None:
     benchmark.add_argument(
         "--encoder-sizes",
         default="tiny,mid",
-        help="models of the encoder part, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
+        help="models of the part encoder, of tiny, mid, full (default tiny,mid; full has 1.2 billion random weights)",
     )
     benchmark.set_defaults(run=_benchmark)
 
 
 def _part(name: str) -> str:
-    # not argparse's choices: before Python 3.12 they refuse an empty list
+    # argparse's choices refuse an empty list before Python 3.12.
     if name not in _PARTS:
         raise argparse.ArgumentTypeError(f"unknown part {name!r}; there are {', '.join(_PARTS)}")
     return name
@@ -167,4 +168,4 @@ _PARTS = {
     "storage": _storage,
 }
 _PLOTS = {"stream": _draw_stream, "memory": _draw_stream, "windows": _draw_windows, "query": _draw_query}
-_DEFAULT_PARTS = ("selection", "node")  # minutes; the others are asked for one by one
+_DEFAULT_PARTS = ("selection", "node")  # these take minutes; the other parts are asked for by name

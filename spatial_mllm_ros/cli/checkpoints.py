@@ -1,27 +1,30 @@
-"""Commands about weights: fetch them, look into them, compare with reference outputs."""
+"""Commands about weights: download and inspect them, and compare our models with reference outputs."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from spatial_mllm_ros.cli.options import Commands
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `verify-reference`, `fetch` and `inspect`."""
-    verify = commands.add_parser("verify-reference", help="compare our models with reference outputs")
+    verify = commands.add_parser("verify-reference", help="compare models and scorers with reference outputs")
     verify.add_argument("dir", type=Path, help="folder laid out like the reference outputs")
     verify.add_argument("--json", type=Path, help="also write the table as JSON")
     verify.set_defaults(run=_verify_reference)
 
-    fetch = commands.add_parser("fetch", help="download published weights: resumable, hashes checked")
-    fetch.add_argument("name", nargs="?", help="a name from the list that comes without one, or OWNER/REPOSITORY")
+    fetch = commands.add_parser("fetch", help="download published weights, resumable and with hashes checked")
+    fetch.add_argument(
+        "name", nargs="?", help="OWNER/REPOSITORY, or a name of the list that the command prints without NAME"
+    )
     fetch.add_argument("--out", type=Path, help="folder (default: checkpoints/NAME)")
     fetch.add_argument("--revision", help="commit, branch or tag (default: the newest)")
     fetch.add_argument("--accept-licence", action="store_true", help="you have read the licence shown, and accept it")
     fetch.set_defaults(run=_fetch)
 
-    inspect = commands.add_parser("inspect", help="say what a checkpoint folder holds and whether it would load")
+    inspect = commands.add_parser("inspect", help="what a checkpoint holds, and whether it loads")
     inspect.add_argument("dir", type=Path, help="folder with config.json and safetensors files")
     inspect.add_argument("--json", type=Path, help="also write it as JSON")
     inspect.set_defaults(run=_inspect)

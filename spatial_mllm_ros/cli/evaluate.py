@@ -1,39 +1,47 @@
-"""Commands that answer and score questions: published benchmarks, and generated rooms."""
+"""Commands that answer questions and score the answers: published benchmarks, and generated rooms."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from spatial_mllm_ros.cli.options import Commands, add_model
 
 _LAYOUTS = ("vsi-bench", "spatial-mllm", "revsi", "vsi-super", "scanqa", "sqa3d")
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `evaluate`."""
-    evaluate = commands.add_parser("evaluate", help="answer and score: a published benchmark, or generated rooms")
+    evaluate = commands.add_parser("evaluate", help="answer and score a published benchmark, or questions about rooms")
     kinds = evaluate.add_subparsers(title="what to evaluate on", required=True, metavar="BENCHMARK")
     for layout in _LAYOUTS:
-        _add_benchmark(kinds.add_parser(layout, help=f"{layout}; goes on after a stop"), layout)
-    _add_rooms(kinds.add_parser("rooms", help="questions about unseen generated rooms, with all controls"))
+        _add_benchmark(kinds.add_parser(layout, help=f"{layout}, continued where a run was stopped"), layout)
+    _add_rooms(kinds.add_parser("rooms", help="unseen generated rooms, with baselines and ablations"))
 
     card = kinds.add_parser("card", help="write the model card of a checkpoint from its evaluation and training runs")
-    card.add_argument("checkpoint", type=Path, help="folder, with evaluation.json beside the weights")
-    card.add_argument("--run", dest="runs", type=Path, action="append", default=[], help="folder of a run, in order")
+    card.add_argument("checkpoint", type=Path, help="folder of the weights, with evaluation.json in it")
+    card.add_argument(
+        "--run",
+        dest="runs",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of a training run; repeat the option in the order of the runs",
+    )
     card.set_defaults(run=_write_card)
 
 
 def _add_benchmark(benchmark: argparse.ArgumentParser, layout: str) -> None:
-    benchmark.add_argument("folder", type=Path, help="with the questions, named as they are published")
+    benchmark.add_argument("folder", type=Path, help="folder of the questions, with the published file names")
     benchmark.add_argument("--out", type=Path, required=True, help="folder for the answers and the report")
-    benchmark.add_argument("--videos", type=Path, help="folder of the videos, where it is another one")
-    benchmark.add_argument("--split", default="", help="full (default), debiased or pruned for VSI-Bench")
+    benchmark.add_argument("--videos", type=Path, help="folder of the videos (default: the folder of the questions)")
+    benchmark.add_argument("--split", default="", help="e.g. full (default), debiased or pruned of VSI-Bench")
     benchmark.add_argument(
-        "--scorer", action="append", default=[], metavar="NAME", help="may be repeated; 'all' for every one"
+        "--scorer", action="append", default=[], metavar="NAME", help="may be repeated; 'all': every scorer"
     )
-    _add_model(benchmark)
+    add_model(benchmark, max_new_tokens=16)
     benchmark.add_argument("--frames", type=int, default=16, help="frames of a clip that the model sees (default 16)")
-    benchmark.add_argument("--selection", default="uniform", choices=("uniform", "space-aware"))
+    benchmark.add_argument("--selection", default="uniform", choices=("uniform", "space-aware"), help="of these frames")
     benchmark.add_argument("--candidates", type=int, default=128, help="frames for space-aware selection (default 128)")
     benchmark.add_argument("--prompt", default="checkpoint", choices=("checkpoint", "benchmark"), help="whose wording")
     benchmark.add_argument("--batch-size", type=int, default=8, help="answers generated together (default 8)")
@@ -41,35 +49,31 @@ def _add_benchmark(benchmark: argparse.ArgumentParser, layout: str) -> None:
     benchmark.set_defaults(run=_evaluate, layout=layout)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--max-new-tokens", type=int, default=16, help="longest answer (default 16)")
-
-
 def _add_rooms(rooms: argparse.ArgumentParser) -> None:
-    _add_model(rooms)
+    add_model(rooms, max_new_tokens=16)
     rooms.add_argument(
-        "--view",
+        "--visual-input",
         default="full",
         choices=("full", "true-points"),
-        help="what the checkpoint itself is shown (default full; true-points for one that was trained so)",
+        help="what the checkpoint is shown (default full; true-points: for one that was trained with them)",
     )
     rooms.add_argument("--split", default="test", choices=("train", "val", "test"))
     rooms.add_argument("--first", type=int, default=0, help="number of the first room in the split (default 0)")
     rooms.add_argument("--worlds", type=int, default=110, help="how many rooms (default 110: over 1,100 questions)")
     rooms.add_argument("--per-type", type=int, default=1, help="most questions per type and room (default 1)")
-    rooms.add_argument("--frames", type=int, default=16, help="frames that all arms see (default 16)")
+    rooms.add_argument(
+        "--frames", type=int, default=16, help="frames that the checkpoint and its baselines see (default 16)"
+    )
     rooms.add_argument(
         "--compare-frames",
         type=int,
         nargs="*",
         default=[8, 16, 32],
-        help="numbers of frames to compare uniform and space-aware choice at (default 8 16 32; none: skip it)",
+        help="numbers of frames at which uniform and space-aware choice are compared (default 8 16 32; empty: none)",
     )
     rooms.add_argument("--candidates", type=int, default=64, help="frames of a walk to choose from (default 64)")
     rooms.add_argument(
-        "--size", default="", metavar="WxH", help="of the images; default: what the node makes of a 640x480 camera"
+        "--size", default="", metavar="WxH", help="of the images (default: what the node makes of 640x480)"
     )
     rooms.add_argument(
         "--camera",
@@ -81,13 +85,13 @@ def _add_rooms(rooms: argparse.ArgumentParser) -> None:
         "--also",
         action="append",
         default=[],
-        metavar="NAME=DIR[:VIEW]",
-        help="one more column: another checkpoint; VIEW: full (default), no-spatial, true-points, blind, other-room",
+        metavar="NAME=DIR[:INPUT]",
+        help="also evaluate another checkpoint; INPUT: full (default), no-spatial, true-points, no-vision, other-room",
     )
     rooms.add_argument(
-        "--json", type=Path, metavar="FILE", help="report; evaluation.json beside the weights is its place"
+        "--json", type=Path, metavar="FILE", help="write the report here, e.g. evaluation.json beside the weights"
     )
-    rooms.add_argument("--answers", type=Path, metavar="FILE", help="every answer of every arm, as JSON lines")
+    rooms.add_argument("--answers", type=Path, metavar="FILE", help="write all answers here, as JSON lines")
     rooms.set_defaults(run=_evaluate_rooms)
 
 
@@ -142,7 +146,7 @@ def _evaluate_rooms(arguments: argparse.Namespace) -> int:
     return run_rooms(
         arguments.checkpoint,
         config,
-        view=arguments.view,
+        visual_input=arguments.visual_input,
         size=arguments.size,
         also=arguments.also,
         device=arguments.device,

@@ -1,22 +1,23 @@
-"""Commands that play recordings: through the session, or through ROS into the running node."""
+"""Commands that play recordings: into a session in this process, or through ROS into the running node."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from spatial_mllm_ros.cli.options import Commands, add_checkpoint, add_model
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `replay` and `demo`."""
-    replay = commands.add_parser("replay", help="answer questions about a recording, without a ROS graph")
+    replay = commands.add_parser("replay", help="answer questions about recordings, without ROS")
     replay.add_argument("source", type=Path, nargs="+", help="RGB-D folders, folders of images, videos or ROS 2 bags")
     replay.add_argument(
         "--questions",
         type=Path,
         action="append",
         default=[],
-        help="YAML list of: question, options, at, truth, tolerance, type; one file for all, or one for each",
+        help="YAML list with question, options, at, truth, tolerance, type; one file for all, or one for each",
     )
     replay.add_argument("--out", type=Path, required=True, help="folder for report.html, report.json and the picture")
     replay.add_argument(
@@ -24,29 +25,24 @@ def add_commands(commands: Any) -> None:
     )
     replay.add_argument("--source-rate-hz", type=float, help="images per second of a folder of images (default 1)")
     replay.add_argument(
-        "--ros", action="store_true", help="ask the same questions through the live node too, and write ros_diff.json"
+        "--ros", action="store_true", help="also ask the running node the same questions, and write ros_diff.json"
     )
     replay.add_argument("--rerun", type=Path, metavar="FILE", help="also write a recording for the Rerun viewer (.rrd)")
-    _add_session_arguments(replay)
+    replay.add_argument(
+        "--screenshot", type=Path, metavar="PNG", help="also write a picture of report.html (needs Chromium)"
+    )
+    add_model(replay, max_new_tokens=64)
+    replay.add_argument("--frames", type=int, default=16, help="most frames of an evidence set (default 16)")
+    replay.add_argument("--rate-hz", type=float, default=5.0, help="frames per second that the scene takes (default 5)")
     replay.set_defaults(run=_replay)
 
-    demo = commands.add_parser("demo", help="replay a recording into the running node through ROS, and ask it")
+    demo = commands.add_parser("demo", help="play a recording into the running node, and ask the node")
     demo.add_argument(
-        "source", type=Path, nargs="?", help="a recording as for replay; default: a walk through a generated room"
+        "source", type=Path, nargs="?", help="a recording as for replay (default: a walk through a generated room)"
     )
     demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the picture and the report")
-    demo.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
+    add_checkpoint(demo)
     demo.set_defaults(run=_demo)
-
-
-def _add_session_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default="", help="folder of the model; default: the small model in the box")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--frames", type=int, default=16, help="frames in the evidence set (default 16)")
-    parser.add_argument(
-        "--rate-hz", type=float, default=5.0, help="frames taken into the buffer per second (default 5)"
-    )
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default 64)")
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -69,6 +65,11 @@ def _replay(arguments: argparse.Namespace) -> int:
         source_rate_hz=arguments.source_rate_hz,
     )
     tell(reports, frames=arguments.frames, out_dir=arguments.out)
+    if arguments.screenshot:
+        from spatial_mllm_ros.replay.replay import PAGE_FILE
+        from spatial_mllm_ros.report.browser import write_screenshot
+
+        write_screenshot(arguments.out / PAGE_FILE, arguments.screenshot)
     if arguments.rerun:
         from spatial_mllm_ros.replay.rerun_export import write_rerun
 

@@ -6,19 +6,21 @@ import argparse
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from spatial_mllm_ros.cli.options import Commands
 
 if TYPE_CHECKING:
     from spatial_mllm_ros.scene.saved.save_load import SavedScene
 
 
-def add_commands(commands: Any) -> None:
+def add_commands(commands: Commands) -> None:
     """Adds `scene`."""
     scene = commands.add_parser("scene", help="saved scenes")
     actions = scene.add_subparsers(title="actions", required=True, metavar="ACTION")
-    inspect = actions.add_parser("inspect", help="what a saved scene holds; every byte of it is checked")
+    inspect = actions.add_parser("inspect", help="what a saved scene holds; all hashes are checked")
     inspect.add_argument("folder", type=Path, help="a folder that ~/save_scene wrote")
-    inspect.add_argument("--json", action="store_true", help="for programs, with the SHA-256 of every file")
+    inspect.add_argument("--json", action="store_true", help="as JSON, with the SHA-256 of every file")
     inspect.set_defaults(run=_inspect)
 
 
@@ -27,7 +29,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     saved, _ = read_scene(arguments.folder.absolute())
     if arguments.json:
-        print(json.dumps(_facts(saved) | {"files": dict(saved.files)}, indent=2))
+        print(json.dumps({**_facts(saved), "files": dict(saved.files)}, indent=2))
         return 0
     facts = _facts(saved)
     width = max(map(len, facts))
@@ -37,7 +39,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(saved: SavedScene) -> dict[str, Any]:
+def _facts(saved: SavedScene) -> dict[str, str]:
     chosen = saved.selection
     source = chosen.scale_source
     lengths = "no geometry" if source is None else f"{source.value}, voxels of {chosen.voxel_size:.4g}"
@@ -61,6 +63,6 @@ def _facts(saved: SavedScene) -> dict[str, Any]:
 
 
 def _time(stamp_ns: int) -> str:
-    """The stamp, and what it means on a clock that counts from 1970."""
+    """The stamp in seconds, and as a date where the clock counts from 1970."""
     moment = datetime.fromtimestamp(stamp_ns // 1_000_000_000, tz=timezone.utc)
     return f"{stamp_ns / 1e9:.3f} s ({moment:%Y-%m-%d %H:%M:%S} UTC)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -53,10 +53,16 @@ class FrameGeometry:
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """A frame already placed in the scene, by which an encoder aligns the next window to the scene."""
+    """A frame already placed in the scene, by which an encoder aligns the next window to the scene.
+
+    Attributes:
+        fine_keys: the voxels that the frame sees on the scene's finest grid, int64 [n], ascending, by which the scene
+            decides which anchors to keep; encoders do not need them.
+    """
 
     frame: Frame
     geometry: FrameGeometry
+    fine_keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 class GeometryEncoder(Protocol):

@@ -41,8 +41,11 @@ class SlotPool:
         return len(self._free) + len(self._untouched)
 
     def warm(self, slots: int) -> None:
-        """Touches up to ``slots`` unused slots, so that the first write to them is quick; any thread."""
-        for _ in range(slots):
+        """Touches unused slots until ``slots`` free ones have been touched, so that writing to them is quick.
+
+        Any thread may call it.
+        """
+        while len(self._free) < slots:
             try:
                 slot = self._untouched.popleft()
             except IndexError:

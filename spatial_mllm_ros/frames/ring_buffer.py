@@ -67,7 +67,7 @@ class RingBuffer:
         return pool.lease()
 
     def warm(self, slots: int) -> None:
-        """Prepares up to ``slots`` more buffers; takes milliseconds each, so not for the camera's thread."""
+        """Prepares buffers until ``slots`` are ready; takes milliseconds each, so not for the camera's thread."""
         pool = self._pool
         if pool is not None:
             pool.warm(slots)

@@ -15,6 +15,7 @@ import numpy as np
 
 from spatial_mllm_ros.answering.answer import Status
 from spatial_mllm_ros.answering.question import Question
+from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.models.checkpoints.bundled import bundled_checkpoint
 from spatial_mllm_ros.msg import FrameSelection
 from spatial_mllm_ros.playback.live_run import (
@@ -23,6 +24,7 @@ from spatial_mllm_ros.playback.live_run import (
     LiveRunError,
     live_client,
     node_command,
+    node_parameters,
     player_command,
     running,
     use_own_domain,
@@ -127,8 +129,9 @@ def _play_and_ask(
     with_depth = ", depth and poses" if first.depth_m is not None and first.scene_from_cam is not None else ""
     _say(f"Recording: {recording.name} ({recording.frame_count} frames{with_depth}).")
     node_log, player_log = out_dir / "node.log", out_dir / "player.log"
+    parameters = node_parameters(recording, SessionConfig(checkpoint=checkpoint))
     with (
-        running(node_command(recording, {"checkpoint": checkpoint}), node_log, "node") as node,
+        running(node_command(parameters), node_log, "node") as node,
         live_client("spatial_demo", [node]) as client,
     ):
         client.until(client.ready, "the node's service /spatial_query", STARTUP_S)

@@ -1,12 +1,12 @@
-"""The questions of a replay asked again through the live node, and where its answers differ from the replay's.
+"""The questions of a replay asked again in a live node, and how the node's answers differ from the replay's.
 
-The node answers in real time: when a question comes, it may have placed a frame more or less than the replay, which
-waits for nothing. The diff shows how much that matters.
+The node works in real time: when a question arrives, it may have placed a frame more or less than the replay, which has
+no clock. The diff shows how much this matters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from spatial_mllm_ros.playback.live_run import (
     STARTUP_S,
     live_client,
     node_command,
+    node_parameters,
     player_command,
     running,
     use_own_domain,
@@ -46,14 +47,15 @@ def ask_live(
         source: the recording of ``report``.
         report: of the replay without ROS, with its trace.
         out_dir: also of the logs of node and player.
-        config: of the replay; the node gets the same.
+        config: of the replay; the node makes the same session.
         topics, source_rate_hz: of the recording, as for the replay.
 
     Returns:
         the file written.
 
     Raises:
-        SpatialMllmError: the recording or one of the processes fails.
+        SpatialMllmError: the recording or one of the processes fails, or the node has no parameter for a value of
+            ``config``.
     """
     use_own_domain()
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def ask_live(
     answers: dict[int, SpatialAnswer] = {}
     with (
         open_source(source, rate_hz=source_rate_hz, topics=bag_topics) as recording,
-        running(node_command(recording, _parameters(config)), node_log, "node") as node,
+        running(node_command(node_parameters(recording, config)), node_log, "node") as node,
         live_client("spatial_replay", [node]) as client,
     ):
         client.until(client.ready, "the node's service /spatial_query", STARTUP_S)
@@ -77,9 +79,7 @@ def ask_live(
             for number, item in by_time:
                 if item.asked.at_s is None:
                     break
-                due_ns = first_ns + round(item.asked.at_s * 1e9)
-                what = f"{item.asked.at_s:g} s of the recording"
-                client.until(lambda due_ns=due_ns: client.clock_ns >= due_ns or player.poll() == 0, what, 3600.0)
+                client.until_time(first_ns + round(item.asked.at_s * 1e9), player)
                 answers[number] = client.ask(item.asked.question)
             client.until_played(player, player_log)
         client.until_settled()
@@ -127,25 +127,3 @@ def _row(item: AskedQuestion, live: SpatialAnswer) -> dict[str, Any]:
 
 def _facts(status: Status, text: str, value: float | None, choice: int | None, stamps: Sequence[int]) -> dict[str, Any]:
     return {"status": status.name, "text": text, "value": value, "choice": choice, "evidence": list(stamps)}
-
-
-def _parameters(config: SessionConfig) -> Mapping[str, object]:
-    """The node's parameters for the session of the replay."""
-    scene = config.scene
-    return {
-        "checkpoint": config.checkpoint,
-        "device": config.device,
-        "threads": config.threads,
-        "query.max_new_tokens": config.max_new_tokens,
-        "query.max_view_age_s": 1e6,  # the recording's clock stands still after its end
-        "buffer.capacity": scene.ring_frames,
-        "buffer.max_bytes": scene.ring_bytes,
-        "buffer.rate_hz": scene.rate_hz,
-        "buffer.keyframe_capacity": scene.keyframes,
-        "buffer.keyframe_max_bytes": scene.keyframe_bytes,
-        "selection.frames": scene.selected_frames,
-        "selection.voxel_size_m": scene.voxel_size_m,
-        "encoder.window": config.encoder_window,
-        "encoder.anchors": config.encoder_anchors,
-        "encoder.image_width_px": config.encoder_image_width_px,
-    }

@@ -1,4 +1,4 @@
-"""A recording played into a running node by real processes, and a client that asks it as a robot would."""
+"""A recording played into a running node, in processes of their own, and a client that asks the node questions."""
 
 from __future__ import annotations
 
@@ -8,65 +8,78 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from spatial_mllm_ros.answering.question import Question
+from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer
 from spatial_mllm_ros.recordings.sources import FrameSource
 from spatial_mllm_ros.ros.conversions import stamp_ns
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
+from spatial_mllm_ros.ros.parameters import InputParameters, NodeParameters
 from spatial_mllm_ros.srv import SpatialQuery
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
 
 _log = logging.getLogger(__name__)
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STARTUP_S = 120.0
 _ANSWER_S = 180.0
+_RECORDING_S = 3600.0
 
 
 class LiveRunError(SpatialMllmError):
-    """One of the processes did not do its part."""
+    """One of the processes failed, or did not do in time what it was to do."""
 
     code = "LIVE_RUN"
 
 
 def use_own_domain() -> None:
-    """A ROS domain of this run's own: no other robot's cameras, and nobody else's /spatial_query."""
+    """Chooses a ROS domain for this process and its children, so that they meet no other robot's topics."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     use_shared_memory_profile()
 
 
-def node_command(recording: FrameSource, parameters: Mapping[str, object]) -> list[str]:
-    """The node's process for ``recording``: its clock, its depth and poses where it has them.
+def node_parameters(recording: FrameSource, config: SessionConfig) -> NodeParameters:
+    """The parameters of a node that runs the session of ``config`` on ``recording``.
 
-    Args:
-        parameters: further parameters of the node by dotted name; texts, numbers and booleans.
+    The node uses depth and poses where the recording has both. It never waits for a newer frame, as a replay does not.
+
+    Raises:
+        ConfigurationError: the node has no parameter for a value of ``config``.
     """
     first = next(iter(recording))
     has_depth = first.depth_m is not None and first.intrinsics is not None and first.scene_from_cam is not None
-    values = {
-        "use_sim_time": True,  # the player publishes the recording's own clock
-        "scene_frame": "map",
-        "input.reliability": "reliable",
-        "input.depth": has_depth,
-        "input.pose_source": "topic" if has_depth else "none",
-        **parameters,
-    }
-    texts = {name: str(v).lower() if isinstance(v, bool) else str(v) or "''" for name, v in values.items()}
-    parts = [part for name, text in texts.items() for part in ("-p", f"{name}:={text}")]
-    return [*_main_of("spatial_mllm_ros.ros.node"), "--ros-args", *parts]
+    parameters = NodeParameters.from_session(config)
+    return replace(
+        parameters,
+        scene_frame="map",
+        input=InputParameters(depth=has_depth, pose_source="topic" if has_depth else "none", reliability="reliable"),
+        query=replace(parameters.query, max_view_age_s=1e6),
+    )
+
+
+def node_command(parameters: NodeParameters) -> list[str]:
+    """The node's process, with the clock that the player publishes."""
+    ros_arguments = ["--ros-args", "-p", "use_sim_time:=true", *parameters.arguments()]
+    return [*_main_of("spatial_mllm_ros.ros.node"), *ros_arguments]
 
 
 def player_command(source: Path, *options: str) -> list[str]:
-    """The player's process, with the recording's own stamps."""
+    """The player's process, which keeps the stamps of the recording."""
     return [*_main_of("spatial_mllm_ros.playback.player"), str(source), "--stamps", "original", *options]
 
 
@@ -76,7 +89,7 @@ def _main_of(module: str) -> list[str]:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], log: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with its output in ``log``; ended on leaving, by SIGTERM first."""
+    """A process with its output in ``log``. On leaving it gets SIGTERM, and SIGKILL if it has not ended after 20 s."""
     with log.open("wb") as output:
         process = subprocess.Popen(list(command), stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -94,7 +107,7 @@ def running(command: Sequence[str], log: Path, name: str) -> Iterator[subprocess
 
 @contextlib.contextmanager
 def live_client(name: str, processes: Sequence[subprocess.Popen[bytes]] = ()) -> Iterator[LiveClient]:
-    """A client node of its own rclpy context; ``processes`` must be alive while it waits."""
+    """A client, with rclpy initialised for as long as it is used; see ``LiveClient``."""
     rclpy.init()
     try:
         yield LiveClient(rclpy.create_node(name), list(processes))
@@ -103,22 +116,24 @@ def live_client(name: str, processes: Sequence[subprocess.Popen[bytes]] = ()) ->
 
 
 class LiveClient:
-    """The robot: listens to the selection and to the clock, and asks.
+    """Listens to the selection, the clock and the diagnostics of the node, and asks questions.
 
     Attributes:
         selection: the node's latest, None before the first.
         clock_ns: the recording's time by /clock, 0 before the first message.
-        processes: what must be alive while the client waits.
+        processes: an error is raised when one of them ends while the client waits.
     """
 
-    def __init__(self, node: Any, processes: list[subprocess.Popen[bytes]]) -> None:
+    def __init__(self, node: Node, processes: list[subprocess.Popen[bytes]]) -> None:
         self._node = node
         self._client = node.create_client(SpatialQuery, "spatial_query")
         self.selection: FrameSelection | None = None
         self.clock_ns = 0
         self.processes = processes
+        self._reports: list[dict[str, str]] = []  # diagnostic values of the node, one entry per message
         node.create_subscription(FrameSelection, "spatial_node/selection", self._on_selection, _LATCHED)
         node.create_subscription(Clock, "/clock", self._on_clock, 10)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def _on_selection(self, message: FrameSelection) -> None:
         self.selection = message
@@ -126,11 +141,14 @@ class LiveClient:
     def _on_clock(self, message: Clock) -> None:
         self.clock_ns = stamp_ns(message.clock)
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._reports.append({pair.key: pair.value for status in message.status for pair in status.values})
+
     def ready(self) -> bool:
-        """Whether the node's service is there."""
+        """Whether the node's service exists."""
         return bool(self._client.service_is_ready())
 
-    def selected(self) -> Sequence[Any]:
+    def selected(self) -> Sequence[Time]:
         """Stamps of the latest selection."""
         return self.selection.stamps if self.selection is not None else ()
 
@@ -141,23 +159,37 @@ class LiveClient:
             rclpy.spin_once(self._node, timeout_sec=0.1)
             ended = [process for process in self.processes if process.poll() is not None]
             if ended:
-                raise LiveRunError(f"The node ended with code {ended[0].returncode} before {what}; its log says why.")
+                raise LiveRunError(f"The node ended with code {ended[0].returncode} before {what}; see its log.")
             if time.monotonic() > end_s:
-                raise LiveRunError(f"Waited {timeout_s:.0f} s in vain for {what}; the logs of the processes say more.")
+                raise LiveRunError(f"{timeout_s:.0f} s have passed without {what}; see the logs of the processes.")
 
-    def until_settled(self) -> None:
-        """Until the node has placed what it has buffered: two seconds without a new selection."""
-        while True:
-            before, end_s = self.selection, time.monotonic() + 2.0
-            self.until(lambda end_s=end_s: time.monotonic() > end_s, "a quiet moment", 10.0)
-            if self.selection is before:
-                return
+    def until_time(self, stamp_ns: int, player: subprocess.Popen[bytes]) -> None:
+        """Until the recording has reached ``stamp_ns`` and the node has selected frames, or ``player`` has ended."""
+
+        def reached() -> bool:
+            return player.poll() is not None or (self.clock_ns >= stamp_ns and bool(self.selected()))
+
+        self.until(reached, f"a selected frame at {stamp_ns / 1e9:.3f} s", _RECORDING_S)
 
     def until_played(self, player: subprocess.Popen[bytes], log: Path) -> None:
-        """Until the player has ended, well."""
-        self.until(lambda: player.poll() is not None, "the end of the recording", 3600.0)
+        """Until the player has ended; LiveRunError when it has failed."""
+        self.until(lambda: player.poll() is not None, "the end of the recording", _RECORDING_S)
         if player.returncode != 0:
             raise LiveRunError(f"The player ended with code {player.returncode}; see {log}.")
+
+    def until_settled(self) -> None:
+        """Until the node has taken and placed everything that has been published.
+
+        Then two diagnostics in a row, a second apart, count the same images, and no frame waits for the encoder: the
+        executor that publishes diagnostics would have taken an image between them if there were one.
+        """
+        self._reports.clear()
+
+        def settled() -> bool:
+            last = [[report.get(key) for key in ("received", "waiting")] for report in self._reports[-2:]]
+            return len(last) == 2 and last[0] == last[1] and self._reports[-1].get("pending_frames") == "0"
+
+        self.until(settled, "the node having placed every frame", STARTUP_S)
 
     def ask(self, question: Question) -> SpatialAnswer:
         """The node's answer."""

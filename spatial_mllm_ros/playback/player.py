@@ -1,4 +1,4 @@
-"""Publishes a recording through ROS as a camera would: `play_source SOURCE`, in a process of its own."""
+"""The executable `play_source`: publishes a recording through ROS, as a camera would."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import rclpy
-from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -30,13 +29,16 @@ from std_msgs.msg import Header
 
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.geometry.poses import quaternion_from_matrix
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
 from spatial_mllm_ros.recordings.recording import counts_in_words
 from spatial_mllm_ros.recordings.rgbd_folder import depth_to_millimetres
 from spatial_mllm_ros.recordings.sources import FrameSource, open_source
+from spatial_mllm_ros.ros.conversions import camera_info_message, time_message
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
+
+if TYPE_CHECKING:
+    from rclpy.publisher import Publisher
 
 _NS = 1_000_000_000
 _JPEG_QUALITY = 95
@@ -56,9 +58,9 @@ class PlayerConfig:
 
     Attributes:
         rate: speed, 1 as recorded, 2 twice as fast.
-        stamps: ``now`` shifts (and with ``rate`` squeezes) the stamps to the present; ``original`` keeps them, and
-            publishes them on ``/clock`` for nodes with ``use_sim_time``.
-        loop: start again at the end, for ever.
+        stamps: ``now`` shifts the stamps to the present, and divides their intervals by ``rate``; ``original`` keeps
+            them and publishes them on ``/clock`` for nodes with ``use_sim_time``.
+        loop: start again at the end, until stopped.
         compressed: publish JPEG on ``image/compressed`` instead of raw images on ``image``.
         reliability: QoS of all topics, ``reliable`` or ``best_effort``.
         scene_frame: header.frame_id of the poses.
@@ -81,7 +83,7 @@ class PlayerConfig:
 
 
 class Player:
-    """The publishers of one camera: what the first frame has (depth, intrinsics, pose) decides which there are."""
+    """The publishers of one camera; depth, calibration and pose are published if the first frame has them."""
 
     def __init__(self, node: Node, first: Frame, config: PlayerConfig, stop: threading.Event) -> None:
         self._node = node
@@ -102,10 +104,10 @@ class Player:
         self._publishers = [p for p in (self._image, self._info, self._depth, self._pose) if p is not None]
 
     def wait_for_subscriber(self) -> None:
-        """Returns once the image topic has a subscriber, and every subscriber seen so far is connected, or on a stop.
+        """Returns when the image topic has a subscriber and every known subscriber is connected, or on a stop.
 
         Raises:
-            NoSubscriberError: not within ``wait_s``; the sentence says whether one was there with another QoS.
+            NoSubscriberError: not within ``wait_s``; the message says whether a subscriber had another QoS.
         """
         end_ns = time.monotonic_ns() + int(self._config.wait_s * _NS)
         settled_ns: int | None = None
@@ -122,8 +124,9 @@ class Player:
                 self._give_up(unmatched)
             self._executor.spin_once(timeout_sec=0.05)
 
-    def _seen(self, publisher: Any) -> int:
-        return self._node.count_subscribers(publisher.topic_name)
+    def _seen(self, publisher: Publisher[object]) -> int:
+        count: int = self._node.count_subscribers(publisher.topic_name)
+        return count
 
     def _give_up(self, unmatched: list[str]) -> None:
         waited = f"within {self._config.wait_s:g} s"
@@ -138,12 +141,12 @@ class Player:
         )
 
     def publish(self, frame: Frame, stamp_ns: int) -> None:
-        """Publishes one frame on all topics, the image last, since it is what the others are matched to."""
+        """Publishes one frame on all topics, the image last, because the others are matched to it."""
         if self._clock is not None:
-            self._clock.publish(Clock(clock=_time(stamp_ns)))
-        header = Header(stamp=_time(stamp_ns), frame_id=frame.camera_frame_id or _DEFAULT_FRAME_ID)
+            self._clock.publish(Clock(clock=time_message(stamp_ns)))
+        header = Header(stamp=time_message(stamp_ns), frame_id=frame.camera_frame_id or _DEFAULT_FRAME_ID)
         if self._info is not None and frame.intrinsics is not None:
-            self._info.publish(_camera_info(header, frame.intrinsics))
+            self._info.publish(camera_info_message(frame.intrinsics, header))
         if self._pose is not None and frame.scene_from_cam is not None:
             self._pose.publish(_pose(stamp_ns, self._config.scene_frame, frame.scene_from_cam))
         if self._depth is not None and frame.depth_m is not None:
@@ -151,7 +154,7 @@ class Player:
         self._image.publish(_jpeg(header, frame.rgb) if self._config.compressed else _image(header, frame.rgb, "rgb8"))
 
     def finish(self) -> bool:
-        """Waits until every reliable subscriber has everything, and best-effort ones had time to read; False if not."""
+        """Waits until reliable subscribers have everything and others had time to read; False if some have not."""
         delivered = [publisher.wait_for_all_acked(Duration(seconds=10)) for publisher in self._publishers]
         end_ns = time.monotonic_ns() + _SETTLE_NS
         while not self._stop.is_set() and time.monotonic_ns() < end_ns:
@@ -166,7 +169,8 @@ def play(node: Node, source: FrameSource, config: PlayerConfig, stop: threading.
         The frames published.
 
     Raises:
-        SourceError, NoSubscriberError: see there.
+        SourceError: the recording cannot be read.
+        NoSubscriberError: see ``Player.wait_for_subscriber``.
     """
     player: Player | None = None
     count = 0
@@ -187,7 +191,7 @@ def play(node: Node, source: FrameSource, config: PlayerConfig, stop: threading.
 
 
 def _timeline(source: FrameSource, loop: bool) -> Iterator[tuple[int, Frame]]:
-    """Frames with the time since the first one, in ns; a new round follows the last frame after its usual period."""
+    """Frames with the time since the first one, in ns; between two rounds lies the last interval of the recording."""
     position_ns = period_ns = 0
     while True:
         previous_ns: int | None = None
@@ -203,16 +207,12 @@ def _timeline(source: FrameSource, loop: bool) -> Iterator[tuple[int, Frame]]:
 
 
 def _sleep_until(wall_ns: int, stop: threading.Event) -> bool:
-    """Sleeps until the steady clock says ``wall_ns``; False when it was to stop before."""
+    """Sleeps until the steady clock reaches ``wall_ns``; False when ``stop`` was set before."""
     return not stop.wait(max(0.0, (wall_ns - time.monotonic_ns()) / _NS))
 
 
-def _time(stamp_ns: int) -> Time:
-    return Time(sec=stamp_ns // _NS, nanosec=stamp_ns % _NS)
-
-
-def _bytes(values: np.ndarray) -> array.array:
-    # rclpy takes an array of bytes as it is; a numpy array goes through a check of every single byte.
+def _bytes(values: np.ndarray) -> array.array[int]:
+    # rclpy takes an array of bytes as it is; it checks every single byte of a numpy array.
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(values).data.cast("B"))
     return data
@@ -238,22 +238,8 @@ def _jpeg(header: Header, rgb: np.ndarray) -> CompressedImage:
     return CompressedImage(header=header, format="jpeg", data=_bytes(data))
 
 
-def _camera_info(header: Header, camera: Intrinsics) -> CameraInfo:
-    k = camera.matrix()
-    return CameraInfo(
-        header=header,
-        height=camera.height_px,
-        width=camera.width_px,
-        distortion_model="plumb_bob",
-        d=[0.0] * 5,
-        k=k.reshape(9),
-        r=np.eye(3).reshape(9),
-        p=np.hstack([k, np.zeros((3, 1))]).reshape(12),
-    )
-
-
 def _pose(stamp_ns: int, scene_frame: str, scene_from_cam: np.ndarray) -> PoseStamped:
-    message = PoseStamped(header=Header(stamp=_time(stamp_ns), frame_id=scene_frame))
+    message = PoseStamped(header=Header(stamp=time_message(stamp_ns), frame_id=scene_frame))
     place, turn = message.pose.position, message.pose.orientation
     place.x, place.y, place.z = (float(value) for value in scene_from_cam[:3, 3])
     turn.x, turn.y, turn.z, turn.w = (float(value) for value in quaternion_from_matrix(scene_from_cam[:3, :3]))
@@ -265,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="play_source",
         description="Publishes a recording on image (or image/compressed), depth, camera_info and camera_pose.",
-        epilog="Topics are remapped as ever: play_source SOURCE --ros-args -r image:=/camera/image",
+        epilog="Topics are remapped as usual: play_source SOURCE --ros-args -r image:=/camera/image",
     )
     parser.add_argument("source", type=Path, help="RGB-D folder, folder of images, video file or ROS 2 bag")
     parser.add_argument("--rate", type=float, default=defaults.rate, help="speed; 1: as recorded")
@@ -287,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Entry point of the executable `play_source`: 0 when all was published or a signal came, 1 on an error."""
+    """Entry point of `play_source`: 0 when everything was published or a signal came, 1 on an error."""
     args = sys.argv if args is None else args
     options = _parser().parse_args(remove_ros_args(args)[1:])
     try:
@@ -295,7 +281,7 @@ def main(args: list[str] | None = None) -> int:
     except SpatialMllmError as error:
         sys.stderr.write(f"play_source: {error}\n")
         return 1
-    # A signal may come at any line, also in the middle of rclpy's constructors: it only asks to stop.
+    # A signal may come at any line, also in rclpy's constructors, so its handler only asks to stop.
     stop = threading.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""Which topics of a bag to read: found by their types, or named by the caller."""
+"""The topics of a bag that are read: found by their types, or named by the caller."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DEPTH = ("16UC1", "32FC1", "mono16")
 
 @dataclass(frozen=True)
 class BagTopics:
-    """What the caller wants; None: find it, "" (depth, camera_info and pose only): leave it out.
+    """The topics that the caller wants. None: find the topic; "" (depth, camera_info and pose only): leave it out.
 
     Attributes:
         color: Image or CompressedImage topic.
         depth: Image topic (16UC1, 32FC1). A named one is taken to be registered to the colour camera.
         camera_info: CameraInfo topic of the colour camera.
         pose: PoseStamped topic with the pose of the camera's optical frame; "" leaves tf out as well.
-        fixed_frame: tf frame that the poses are wanted in; None: ``map``, else ``odom``, else ``world``.
+        fixed_frame: tf frame of the poses; None: the first of ``map``, ``odom`` and ``world`` that tf leads to.
     """
 
     color: str | None = None
@@ -40,10 +40,10 @@ class BagTopics:
 
     @classmethod
     def from_options(cls, options: Sequence[str]) -> BagTopics:
-        """From texts like ``color=/left/image_raw`` or ``depth=`` (leave out), as they come from a command line.
+        """Reads options of a command line, such as ``color=/left/image_raw`` or ``depth=`` (leave out).
 
         Raises:
-            ConfigurationError: another name, no ``=``, or an empty colour topic or frame.
+            ConfigurationError: an option has another name, no ``=``, or an empty colour topic or frame.
         """
         values: dict[str, str] = {}
         names = [field.name for field in fields(cls)]
@@ -59,7 +59,7 @@ class BagTopics:
 
 @dataclass(frozen=True)
 class TopicSample:
-    """A topic of the bag as its first message shows it.
+    """A topic of the bag, described by its first message.
 
     Attributes:
         encoding: of an Image, or the ``format`` of a CompressedImage; "" for other types.
@@ -73,7 +73,7 @@ class TopicSample:
 
     @property
     def is_depth(self) -> bool:
-        """Whether this is a depth image: by its encoding; mono16 only where the name says depth."""
+        """Whether the encoding is one of depth images; mono16 is only where the topic's name contains "depth"."""
         if self.message_type != IMAGE or self.encoding not in _DEPTH:
             return False
         return self.encoding != "mono16" or "depth" in self.name.lower()
@@ -93,7 +93,7 @@ class TopicSample:
 
 @dataclass(frozen=True)
 class ChosenTopics:
-    """What will be read; None where there is none or it was left out."""
+    """The topics to read; None where there is none or where it is left out."""
 
     color: TopicSample
     depth: TopicSample | None
@@ -107,13 +107,14 @@ def choose_topics(
     """Finds the colour, depth, camera_info and pose topics.
 
     Args:
-        frames_in_tf: frames whose pose tf gives; for a camera among them no pose topic is looked for, since tf says
-            exactly whose pose it is.
         samples: the topics of types Image, CompressedImage, CameraInfo and PoseStamped that hold messages.
+        wanted: what the caller asks for.
         bag: name of the bag, for messages.
+        frames_in_tf: frames whose pose tf gives. For a camera among them no pose topic is looked for, because tf names
+            the frame that a pose belongs to.
 
     Raises:
-        SourceError: no colour topic; a named topic is not there; several could be meant (all are listed).
+        SourceError: the bag has no colour topic, lacks a named topic, or has several topics that could be meant.
     """
     topics = {sample.name: sample for sample in samples}
     color = _color(topics, wanted.color, bag)
@@ -131,7 +132,7 @@ def _color(topics: dict[str, TopicSample], wanted: str | None, bag: str) -> Topi
     if any(not topic.is_grey for topic in candidates):
         candidates = [topic for topic in candidates if not topic.is_grey]
     raw = {topic.name for topic in candidates if topic.message_type == IMAGE}
-    # image_transport publishes BASE and BASE/compressed: the same pictures, so the raw ones are enough.
+    # image_transport publishes the same pictures on BASE and on BASE/compressed.
     candidates = [topic for topic in candidates if topic.name in raw or topic.name.rpartition("/")[0] not in raw]
     if not candidates:
         seen = ", ".join(f"{t.name} ({t.message_type} {t.encoding})" for t in topics.values()) or "no topic of use"
@@ -153,8 +154,9 @@ def _depth(topics: dict[str, TopicSample], wanted: str | None, color: TopicSampl
     if not registered:
         raise SourceError(
             f"The bag {bag!r} has depth in frame {candidates[0].frame_id!r} ({candidates[0].name}) but colour in "
-            f"{color.frame_id!r}: it is not registered to the colour camera. Record the aligned depth topic; or, if "
-            f"it is registered all the same, say --topic depth={candidates[0].name}; or go without: --topic depth="
+            f"{color.frame_id!r}: the depth is not registered to the colour camera. Record the aligned depth topic. "
+            f"If the depth is registered nevertheless, give --topic depth={candidates[0].name}; to leave it out, give "
+            "--topic depth="
         )
     return _only(registered, "depth", "depth image", bag)
 
@@ -194,7 +196,7 @@ def _only(candidates: list[TopicSample], option: str, what: str, bag: str) -> To
     if len(candidates) > 1:
         listed = ", ".join(sorted(topic.name for topic in candidates))
         raise SourceError(
-            f"The bag {bag!r} has {len(candidates)} topics that could be the {what}: {listed}. Name one, like "
+            f"The bag {bag!r} has {len(candidates)} topics that could be the {what}: {listed}. Name one, for example: "
             f"--topic {option}={candidates[0].name}"
         )
     return candidates[0]

@@ -26,10 +26,10 @@ _COLORS = ("rgb8", "jpeg")
 def write_bag(
     path: Path, frames: Iterable[Frame], *, storage: str = "mcap", color: str = "rgb8", scene_frame: str = "map"
 ) -> int:
-    """Writes ``frames`` to a new bag; returns how many.
+    """Writes ``frames`` to a new bag and returns their number.
 
-    Topics, each only where the frames have it: ``/image`` (rgb8) or ``/image/compressed`` (jpeg, quality 95),
-    ``/depth`` (16UC1, millimetres), ``/camera_info``, ``/camera_pose`` (PoseStamped in ``scene_frame``).
+    The topics are ``/image`` (rgb8) or ``/image/compressed`` (jpeg, quality 95), and where the frames have them
+    ``/depth`` (16UC1, millimetres), ``/camera_info`` and ``/camera_pose`` (PoseStamped in ``scene_frame``).
 
     Args:
         path: folder of the bag; must not exist yet.
@@ -37,8 +37,8 @@ def write_bag(
         color: ``rgb8`` or ``jpeg``.
 
     Raises:
-        SourceError: ``path`` exists, or cannot be written; what was begun is removed.
-        ConfigurationError: another ``storage`` or ``color``.
+        SourceError: ``path`` exists or cannot be written. An unfinished bag is removed.
+        ConfigurationError: ``storage`` or ``color`` is none of these.
     """
     if storage not in _STORAGES or color not in _COLORS:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ def write_bag(
 
 
 class _Topics:
-    """The topics of the bag, each made when its first message comes."""
+    """The topics of the bag; each is made with its first message."""
 
     def __init__(self, writer: Writer, store: Typestore) -> None:
         self._writer = writer
@@ -95,7 +95,12 @@ def _write_frame(topics: _Topics, frame: Frame, color: str, scene_frame: str) ->
     stamp_ns = frame.stamp_ns
     header = topics.header(stamp_ns, frame.camera_frame_id)
     if frame.intrinsics is not None:
-        topics.write("/camera_info", stamp_ns, _camera_info(topics, header, frame))
+        whole_image = topics.type("sensor_msgs/msg/RegionOfInterest")(0, 0, 0, 0, do_rectify=False)
+        calibration = frame.intrinsics.calibration()
+        message = topics.type("sensor_msgs/msg/CameraInfo")(
+            header=header, binning_x=0, binning_y=0, roi=whole_image, **calibration
+        )
+        topics.write("/camera_info", stamp_ns, message)
     if frame.scene_from_cam is not None:
         pose = topics.type("geometry_msgs/msg/Pose")(
             position=topics.type("geometry_msgs/msg/Point")(*map(float, frame.scene_from_cam[:3, 3])),
@@ -126,23 +131,4 @@ def _image(topics: _Topics, header: Any, pixels: np.ndarray, encoding: str) -> A
         is_bigendian=0,
         step=data.strides[0],
         data=data.reshape(-1).view(np.uint8),
-    )
-
-
-def _camera_info(topics: _Topics, header: Any, frame: Frame) -> Any:
-    camera = frame.intrinsics
-    k = camera.matrix()  # type: ignore[union-attr]
-    roi = topics.type("sensor_msgs/msg/RegionOfInterest")(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-    return topics.type("sensor_msgs/msg/CameraInfo")(
-        header=header,
-        height=camera.height_px,  # type: ignore[union-attr]
-        width=camera.width_px,  # type: ignore[union-attr]
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
-        k=k.reshape(9),
-        r=np.eye(3).reshape(9),
-        p=np.hstack([k, np.zeros((3, 1))]).reshape(12),
-        binning_x=0,
-        binning_y=0,
-        roi=roi,
     )

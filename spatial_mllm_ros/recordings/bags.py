@@ -15,7 +15,8 @@ import numpy as np
 from spatial_mllm_ros.errors import FrameRejectedError, SourceError
 from spatial_mllm_ros.frames.codec import decode_color, decode_compressed_color, decode_depth
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.frames.stamp_index import StampIndex
+from spatial_mllm_ros.geometry.cameras import Intrinsics, calibrated_camera
 from spatial_mllm_ros.recordings.bag_topics import (
     CAMERA_INFO,
     COMPRESSED,
@@ -26,30 +27,27 @@ from spatial_mllm_ros.recordings.bag_topics import (
     TopicSample,
     choose_topics,
 )
-from spatial_mllm_ros.recordings.bag_writer import write_bag
-from spatial_mllm_ros.recordings.recording import Recording, check_depth_shape, check_pose, intrinsics_for, same_aspect
+from spatial_mllm_ros.recordings.recording import Recording, check_depth_shape, check_pose, intrinsics_for
 from spatial_mllm_ros.recordings.transforms import PoseTrack, TransformTree
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
 
-__all__ = ["BAG_SUFFIXES", "Bag", "bag_path", "write_bag"]
-
 logger = logging.getLogger(__name__)
 
 BAG_SUFFIXES = (".mcap", ".db3")
-#: How far the stamps of a colour image and of its depth or pose may lie apart: more than half a period at 30 Hz.
+#: How far the stamps of a colour image and of its depth or pose may differ: more than half a period at 30 Hz.
 PAIR_TOLERANCE_NS = 20_000_000
 FIXED_FRAMES = ("map", "odom", "world")  # in this order (REP-105); the first one that tf leads to
 
-_HELD = 30  # images waiting for their depth, and depth images waiting for theirs; bounds the memory of a pass
+_HELD = 30  # colour images that wait for their depth, and depth images that are kept for them
 
 
 def bag_path(path: Path) -> Path | None:
-    """What rosbags opens if ``path`` is a ROS 2 bag (its folder, or its only storage file), else None.
+    """The path that rosbags opens: a bag's folder or its only storage file; None where ``path`` is no ROS 2 bag.
 
     Raises:
-        SourceError: several storage files without metadata.yaml, or a ROS 1 bag.
+        SourceError: ``path`` holds several storage files without metadata.yaml, or is a ROS 1 bag.
     """
     if path.is_file():
         if path.suffix.lower() == ".bag":
@@ -76,10 +74,10 @@ class _Entry:
 class Bag(Recording[_Entry]):
     """A ROS 2 bag: colour images with the depth, camera and pose that go with them.
 
-    Stamps are those of the message headers. Depth is paired by stamp within 20 ms; poses are interpolated (see
-    PoseTrack) from tf where it leads from the camera to ``map``, ``odom`` or ``world``, else from the PoseStamped
+    Stamps are those of the message headers. Depth is paired by stamp within 20 ms. Poses are interpolated (see
+    PoseTrack) from tf where tf leads from the camera to ``map``, ``odom`` or ``world``, otherwise from the PoseStamped
     topic. Where the bag has depth or poses, a colour image without them is left out. A camera that is not calibrated
-    (K of zeros, or for another field of view) gives frames without intrinsics.
+    (K of zeros), or is calibrated for another field of view, gives frames without intrinsics.
 
     Raises:
         SourceError: the bag cannot be read, lacks colour images, or has several topics that could be meant.
@@ -92,7 +90,7 @@ class Bag(Recording[_Entry]):
         self._path = path
         self._wanted = topics or BagTopics()
         self._intrinsics = intrinsics
-        self._misfit_said = False
+        self._warned_of_other_view = False
         self._reader = _opened(path)
         try:
             self._prepare()
@@ -126,7 +124,7 @@ class Bag(Recording[_Entry]):
         if self._reader.stack is not None:
             self._reader.close()
 
-    # -- reading what goes with the images -------------------------------------------------------------------------
+    # -- topics, poses and calibrations ----------------------------------------------------------------------------
 
     def _samples(self) -> list[TopicSample]:
         samples = []
@@ -167,21 +165,20 @@ class Bag(Recording[_Entry]):
         return track
 
     def _read_cameras(self, topic: str) -> list[tuple[int, Intrinsics]]:
-        """The calibrations with the stamps from which they hold, without repetitions."""
+        """The calibrations, each with the stamp from which it is valid; equal ones in a row are one."""
         cameras: list[tuple[int, Intrinsics]] = []
         for _, message in self._messages([topic]):
-            k = np.asarray(message.k, dtype=np.float64)
-            if not np.isfinite(k).all() or min(k[0], k[4]) <= 0 or min(message.width, message.height) <= 0:
-                logger.warning("%s: K is zero or has no image size; these frames have no intrinsics.", topic)
+            try:
+                camera = calibrated_camera(message.k, width_px=int(message.width), height_px=int(message.height))
+            except FrameRejectedError as error:
+                logger.warning("%s: %s The frames of this bag have no intrinsics.", topic, error)
                 return []
-            fx, fy, cx, cy = (float(k[i]) for i in (0, 4, 2, 5))
-            camera = Intrinsics(fx, fy, cx, cy, int(message.width), int(message.height))
             if not cameras or cameras[-1][1] != camera:
                 cameras.append((_stamp_ns(message), camera))
         return cameras
 
     def _messages(self, names: list[str]) -> Iterator[tuple[str, Any]]:
-        """Topic and message, in the order of recording; messages that cannot be decoded are counted and left out."""
+        """Topics and messages in the order of recording; a message that cannot be decoded is counted and left out."""
         connections = [c for c in self._reader.connections if c.topic in names]
         if not connections:
             return
@@ -194,7 +191,7 @@ class Bag(Recording[_Entry]):
                 return
             except errors as error:
                 raise SourceError(
-                    f"The bag {self._path} cannot be read on ({error}); it is damaged. Repair it with "
+                    f"The bag {self._path} is damaged and cannot be read any further ({error}). Repair it with "
                     "'ros2 bag reindex' or 'mcap recover'."
                 ) from error
             try:
@@ -211,14 +208,14 @@ class Bag(Recording[_Entry]):
                 yield _Entry(message, None)
             return
         waiting: deque[Any] = deque()
-        depths: deque[Any] = deque()
+        depths: StampIndex[Any] = StampIndex(_HELD)
         for topic, message in self._messages([color, depth.name]):
-            (waiting if topic == color else depths).append(message)
-            newest_depth_ns = _stamp_ns(depths[-1]) if depths else 0
-            while waiting and (len(waiting) > _HELD or newest_depth_ns >= _stamp_ns(waiting[0]) + PAIR_TOLERANCE_NS):
+            if topic == color:
+                waiting.append(message)
+            else:
+                depths.add(_stamp_ns(message), message)
+            while waiting and (len(waiting) > _HELD or depths.newest_ns >= _stamp_ns(waiting[0]) + PAIR_TOLERANCE_NS):
                 yield _paired(waiting.popleft(), depths)
-            while len(depths) > _HELD:
-                depths.popleft()
         while waiting:
             yield _paired(waiting.popleft(), depths)
 
@@ -270,28 +267,21 @@ class Bag(Recording[_Entry]):
             return None
         earlier = [camera for since_ns, camera in self._cameras if since_ns <= stamp_ns + PAIR_TOLERANCE_NS]
         camera = earlier[-1] if earlier else self._cameras[0][1]
-        height, width = rgb.shape[:2]
-        if not same_aspect((camera.height_px, camera.width_px), (height, width)):
-            if not self._misfit_said:
-                logger.warning(
-                    "%s: the camera_info is for %dx%d and the image %dx%d, another field of view; it is not used.",
-                    *(self.name, camera.width_px, camera.height_px, width, height),
-                )
-                self._misfit_said = True
+        try:
+            return intrinsics_for(camera, rgb)
+        except FrameRejectedError as error:
+            if not self._warned_of_other_view:
+                logger.warning("%s: the camera_info is not used: %s", self.name, error)
+                self._warned_of_other_view = True
             return None
-        return camera.resized(width, height)
 
 
-def _paired(color: Any, depths: deque[Any]) -> _Entry:
-    stamp_ns = _stamp_ns(color)
-    nearest = min(depths, key=lambda depth: abs(_stamp_ns(depth) - stamp_ns), default=None)
-    if nearest is not None and abs(_stamp_ns(nearest) - stamp_ns) > PAIR_TOLERANCE_NS:
-        nearest = None
-    return _Entry(color, nearest)
+def _paired(color: Any, depths: StampIndex[Any]) -> _Entry:
+    return _Entry(color, depths.nearest(_stamp_ns(color), PAIR_TOLERANCE_NS))
 
 
 def _opened(path: Path) -> AnyReader:
-    # rosbags is only needed for bags: a machine without it can still read folders and videos.
+    # A machine without rosbags can still read folders and videos.
     try:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
@@ -311,7 +301,7 @@ def _opened(path: Path) -> AnyReader:
 
 
 def _storage_errors() -> tuple[type[Exception], ...]:
-    """What rosbags and its storage libraries raise on damaged files."""
+    """The exceptions that rosbags and its storage libraries raise on damaged files."""
     import sqlite3
 
     from rosbags.highlevel import AnyReaderError

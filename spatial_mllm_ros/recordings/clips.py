@@ -1,4 +1,4 @@
-"""A few frames out of a recording, by position: what training and evaluation read, without decoding all of it."""
+"""Single frames of a recording by position, for training and scoring; the rest is not decoded where possible."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def read_clip(path: Path, pick: Pick) -> list[np.ndarray]:
     """The frames of a recording at the positions that ``pick`` chooses, uint8 [H, W, 3] RGB each.
 
     Args:
-        path: video file, folder of images, RGB-D folder (its colour images), or ROS 2 bag. Only bags are read whole.
-        pick: from the number of frames.
+        path: video file, folder of images, RGB-D folder (its colour images), or ROS 2 bag. Bags are decoded whole.
+        pick: gives the positions from the number of frames.
 
     Raises:
-        SourceError: nothing there, no frame, or a frame that is wanted cannot be decoded.
+        SourceError: the recording does not exist, holds no frame, or a wanted frame cannot be decoded.
     """
     wanted, found, end = _frames(Path(path), pick)
     missing = next((position for position in wanted if position not in found), None)
@@ -39,10 +39,10 @@ def read_clip(path: Path, pick: Pick) -> list[np.ndarray]:
 
 
 def readable_frames(path: Path, pick: Pick) -> dict[int, np.ndarray]:
-    """As ``read_clip``, by position, without the frames of a video that cannot be decoded.
+    """As ``read_clip``, by position; frames of a video that cannot be decoded are left out.
 
     Raises:
-        SourceError: nothing there, no frame, an image that is wanted cannot be decoded, or not one frame of a video.
+        SourceError: as ``read_clip`` for images; for a video, not one of the wanted frames can be decoded.
     """
     wanted, found, _ = _frames(Path(path), pick)
     if not found:
@@ -51,7 +51,7 @@ def readable_frames(path: Path, pick: Pick) -> dict[int, np.ndarray]:
 
 
 def _frames(path: Path, pick: Pick) -> tuple[Sequence[int], dict[int, np.ndarray], int]:
-    """The positions wanted, the frames found, and where the recording really ends."""
+    """The wanted positions, the frames found, and the number of frames that the recording really has."""
     if path.is_dir():
         rgbd = is_rgbd_folder(path)
         files = color_files(path) if rgbd else image_files(path)
@@ -70,7 +70,7 @@ def read_image(path: Path) -> np.ndarray:
     """One JPEG or PNG file turned upright, uint8 [H, W, 3] RGB.
 
     Raises:
-        SourceError: it is not there or cannot be decoded.
+        SourceError: the file does not exist or cannot be decoded.
     """
     return _read_image(Path(path), upright=True)
 
@@ -83,13 +83,13 @@ def _read_image(path: Path, *, upright: bool) -> np.ndarray:
 
 
 def _read_video(path: Path, pick: Pick) -> tuple[Sequence[int], dict[int, np.ndarray], int]:
-    """As ``_frames``; only the frames that are wanted are converted to pixels, and seeking would not be exact."""
+    """As ``_frames``. All frames up to the last wanted one are read, because seeking in a video is not exact."""
     capture, position = open_video(path), 0
     found: dict[int, np.ndarray] = {}
     try:
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if announced < 1:
-            raise SourceError(f"{path} does not say how many frames it has; convert it to MP4.")
+            raise SourceError(f"{path} does not state its number of frames; convert it to MP4.")
         wanted = pick(announced)
         for position in range(max(wanted) + 1):
             if not capture.grab():

@@ -1,4 +1,4 @@
-"""Folders of plain images: photographs of a walk, or the frames of a video."""
+"""Folders of images: photographs, or the frames of a video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all recordings share: one pass in stamp order, broken frames counted by cause and left out, never silently."""
+"""What all recordings share: one pass in stamp order, which counts broken frames by cause and leaves them out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from spatial_mllm_ros.errors import FrameRejectedError, SourceError
 from spatial_mllm_ros.frames.codec import decode_compressed_color, validate_compressed
 from spatial_mllm_ros.frames.frame import Frame
-from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.geometry.cameras import Intrinsics, same_aspect
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ FIRST_STAMP_NS = 1_000_000_000
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-_LOGGED_PER_CAUSE = 3  # a recording can lack ten thousand depth images; the counter holds the rest
+_LOGGED_PER_CAUSE = 3  # a recording can lack ten thousand depth images; all of them are counted
 
 EntryT = TypeVar("EntryT")
 SelfT = TypeVar("SelfT")
@@ -38,7 +38,7 @@ class Recording(ABC, Generic[EntryT]):
     Attributes:
         name: the recording's own name, without the folder it lies in.
         kind: how it is stored: ``rgbd_folder``, ``image_folder``, ``video`` or ``bag``.
-        frame_count: colour images in the recording, good and broken ones; None when only reading it through can tell.
+        frame_count: colour images in the recording, good and broken ones; None where it is not known beforehand.
         rejected: how many frames the current or last pass left out, by cause.
     """
 
@@ -51,7 +51,7 @@ class Recording(ABC, Generic[EntryT]):
 
     @abstractmethod
     def _entries(self) -> Iterable[EntryT]:
-        """What the recording holds, in stamp order as far as it is known without decoding."""
+        """The entries of the recording, in stamp order as far as it is known without decoding."""
 
     @abstractmethod
     def _frame(self, entry: EntryT) -> Frame:
@@ -89,7 +89,7 @@ class Recording(ABC, Generic[EntryT]):
         if not given:
             why = counts_in_words(self.rejected) or "it holds none"
             raise SourceError(
-                f"Not one frame of {self.name!r} could be used ({why}); see the warnings above for the first of each."
+                f"Not one frame of {self.name!r} could be used ({why}); the warnings above show the first ones."
             )
 
     def _reject(self, cause: str, message: str, count: int = 1) -> None:
@@ -98,7 +98,7 @@ class Recording(ABC, Generic[EntryT]):
             logger.warning("%s: frame left out (%s): %s", self.name, cause, message)
 
     def close(self) -> None:
-        """Lets go of open files; a recording that holds none has nothing to do."""
+        """Closes open files."""
 
     def __enter__(self: SelfT) -> SelfT:
         return self
@@ -115,7 +115,7 @@ def counts_in_words(counts: Counter[str]) -> str:
 
 
 def natural_key(name: str) -> tuple[tuple[str, int], ...]:
-    """Sorts names with numbers as people do: frame_9 before frame_10."""
+    """A key that sorts names by the numbers in them: frame_9 before frame_10."""
     parts = re.split(r"(\d+)", name)
     return tuple((text, int(digits)) for text, digits in zip(parts[::2], [*parts[1::2], "-1"], strict=True))
 
@@ -124,11 +124,11 @@ def read_color_file(path: Path, *, upright: bool = False) -> np.ndarray:
     """The image of a JPEG or PNG file, uint8 [H, W, 3], RGB.
 
     Args:
-        upright: turn it as its EXIF orientation says (photographs); False: the pixels as stored, to which depth and
-            intrinsics belong.
+        upright: whether the image is turned as its EXIF orientation states (photographs); otherwise the pixels are as
+            stored, to which depth and intrinsics belong.
 
     Raises:
-        FrameRejectedError: the file cannot be read, is cut short or is no image.
+        FrameRejectedError: the file cannot be read, is truncated, or is no image.
     """
     data = read_bytes(path)
     image_format = "png" if path.suffix.lower() == ".png" else "jpeg"
@@ -161,28 +161,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def intrinsics_for(intrinsics: Intrinsics | None, rgb: np.ndarray) -> Intrinsics | None:
-    """The camera for ``rgb`` [H, W, 3], scaled from the size it was given for.
+    """The camera for ``rgb`` [H, W, 3]; None where none is known.
 
     Raises:
-        FrameRejectedError: the shapes differ by more than a resize (2 % in aspect ratio).
+        FrameRejectedError: see ``Intrinsics.for_image``.
     """
-    if intrinsics is None:
-        return None
     height, width = rgb.shape[:2]
-    if (intrinsics.width_px, intrinsics.height_px) == (width, height):
-        return intrinsics
-    if not same_aspect((intrinsics.height_px, intrinsics.width_px), (height, width)):
-        raise FrameRejectedError(
-            "intrinsics",
-            f"The intrinsics are for {intrinsics.width_px}x{intrinsics.height_px} but the image is {width}x{height}, "
-            "which is not the same field of view; give the intrinsics of this camera mode.",
-        )
-    return intrinsics.resized(width, height)
-
-
-def same_aspect(shape_a: tuple[int, ...], shape_b: tuple[int, ...]) -> bool:
-    """Whether two images [h, w, ...] can show the same field of view: width over height equal within 2 %."""
-    return abs((shape_a[1] * shape_b[0]) / (shape_a[0] * shape_b[1]) - 1.0) <= 0.02
+    return None if intrinsics is None else intrinsics.for_image(width, height)
 
 
 def check_depth_shape(depth_m: np.ndarray, rgb: np.ndarray, what: str) -> None:
@@ -194,13 +179,13 @@ def check_depth_shape(depth_m: np.ndarray, rgb: np.ndarray, what: str) -> None:
     if not same_aspect(depth_m.shape, rgb.shape):
         raise FrameRejectedError(
             "depth_size",
-            f"{what} is {depth_m.shape[1]}x{depth_m.shape[0]} and the colour image {rgb.shape[1]}x{rgb.shape[0]}: not "
-            "the same field of view; register the depth to the colour camera.",
+            f"{what} is {depth_m.shape[1]}x{depth_m.shape[0]} and the colour image {rgb.shape[1]}x{rgb.shape[0]}, "
+            "which is not the same field of view; register the depth to the colour camera.",
         )
 
 
 def check_pose(scene_from_cam: np.ndarray, what: str) -> np.ndarray:
-    """``scene_from_cam`` [4, 4] if it is a rigid motion, finite and with a right-handed rotation (within 1 %).
+    """Returns ``scene_from_cam`` [4, 4] if it is finite and a rigid motion (within 1 %).
 
     Raises:
         FrameRejectedError: with cause ``pose``.

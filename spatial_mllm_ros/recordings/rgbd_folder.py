@@ -37,11 +37,11 @@ def is_rgbd_folder(folder: Path) -> bool:
 
 
 class RgbdFolder(Recording[tuple[int, Path]]):
-    """``NAME-NUMBER.color.jpg|png``, ``.depth.png`` (uint16 millimetres), ``.pose.txt`` and ``camera-intrinsics.txt``.
+    """A folder of ``NAME-NUMBER.color.jpg|png``, ``.depth.png``, ``.pose.txt`` and one ``camera-intrinsics.txt``.
 
-    The depth is registered to the colour camera; 0 and 65535 mean no reading. The pose file holds the 4x4
-    camera-to-scene matrix in metres, OpenCV camera axes. A frame is stamped 1 s + number / ``rate_hz``. Where no frame
-    at all has a pose file, frames come without poses; where some have, a frame without one is left out.
+    The depth is in uint16 millimetres and registered to the colour camera; 0 and 65535 mean no reading. The pose file
+    holds the 4x4 camera-to-scene matrix in metres, OpenCV camera axes. A frame is stamped 1 s + number / ``rate_hz``.
+    Where no frame has a pose file, frames come without poses; otherwise a frame without one is left out.
 
     Raises:
         SourceError: no colour file, or no usable intrinsics.
@@ -64,10 +64,10 @@ class RgbdFolder(Recording[tuple[int, Path]]):
         self._intrinsics = intrinsics or _intrinsics_of(folder, self._numbered)
 
     def frame_at(self, position: int) -> Frame:
-        """The frame at a place in the order of the numbers, 0 to ``frame_count`` - 1.
+        """The frame at a position in the order of the numbers, 0 to ``frame_count`` - 1.
 
         Raises:
-            FrameRejectedError: it is broken.
+            FrameRejectedError: the frame is broken.
         """
         return self._frame(self._numbered[position])
 
@@ -129,7 +129,7 @@ def _read_depth(path: Path) -> np.ndarray:
     except FrameRejectedError as error:
         raise FrameRejectedError("no_depth", str(error)) from error
     try:
-        read_png_header(memoryview(data))  # refuses a file that is cut short, which OpenCV would fill up in silence
+        read_png_header(memoryview(data))  # refuses a truncated file, which OpenCV would fill up without a warning
         millimetres = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (FrameRejectedError, cv2.error) as error:
         raise FrameRejectedError("depth", f"{path.name}: {error}") from error
@@ -167,17 +167,17 @@ def _read_matrix(path: Path, size: int) -> np.ndarray:
 
 
 def write_rgbd_folder(folder: Path, frames: Iterable[Frame], *, jpeg_quality: int = 95) -> int:
-    """Writes ``frames`` in the layout that :class:`RgbdFolder` reads; returns how many.
+    """Writes ``frames`` in the layout that :class:`RgbdFolder` reads, and returns their number.
 
-    Colour becomes JPEG, depth is rounded to millimetres (0 where there is none or it is 65.535 m and more), the frame
-    number is the time since 1 s at 30 Hz.
+    Colour becomes JPEG. Depth is rounded to millimetres, and becomes 0 where there is none or it is 65.535 m or more.
+    The frame number is the time since 1 s at 30 Hz.
 
     Args:
-        folder: made when it is not there; must hold no recording yet.
+        folder: made where it does not exist; it must not hold a recording.
         frames: all with depth, pose and the same intrinsics.
 
     Raises:
-        SourceError: the folder holds colour images already, or a frame lacks what the layout needs.
+        SourceError: the folder holds colour images already, or a frame lacks data that the layout needs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(_COLOR_NAME.fullmatch(path.name) for path in folder.iterdir()):

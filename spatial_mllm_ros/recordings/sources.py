@@ -1,4 +1,4 @@
-"""One door to every kind of recording: RGB-D folder, folder of images, video file, ROS 2 bag."""
+"""Opens any kind of recording: RGB-D folder, folder of images, video file, ROS 2 bag."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SelfT = TypeVar("SelfT")
 
 
 class FrameSource(Protocol):
-    """A recording that can be read through, again and again, in strictly growing stamps.
+    """A recording; each iteration is a pass over its frames in strictly growing stamps.
 
     Attributes:
         name: the recording's own name, without the folder it lies in.
         kind: ``rgbd_folder``, ``image_folder``, ``video`` or ``bag``.
-        frame_count: colour images in the recording, good and broken ones; None when not known beforehand.
+        frame_count: colour images in the recording, good and broken ones; None where it is not known beforehand.
         rejected: how many frames the current or last pass left out, by cause.
     """
 
@@ -36,11 +36,11 @@ class FrameSource(Protocol):
     rejected: Counter[str]
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in stamp order; SourceError when the recording cannot be read on, or holds no usable frame."""
+        """Frames in stamp order; SourceError where the recording cannot be read further or has no usable frame."""
         ...
 
     def close(self) -> None:
-        """Lets go of open files."""
+        """Closes open files."""
         ...
 
     def __enter__(self: SelfT) -> SelfT: ...
@@ -57,19 +57,19 @@ def open_source(
     intrinsics: Intrinsics | None = None,
     topics: BagTopics | None = None,
 ) -> FrameSource:
-    """Opens a recording, telling its kind by what is there.
+    """Opens a recording of whatever kind is found at ``path``.
 
     Args:
         path: a folder like those of 7-Scenes (``*.color.jpg``, ``*.depth.png``, ``*.pose.txt``), a folder of images, a
             video file, or a ROS 2 bag (its folder, or one ``.mcap`` or ``.db3`` file).
         rate_hz: images per second of a folder of images (default 1); frame numbers per second of an RGB-D folder
             (default 30). Videos and bags have a clock of their own.
-        intrinsics: the camera, instead of what the recording says; scaled where the image has another size.
-        topics: which topics of a bag to read; by default they are found by their types.
+        intrinsics: the camera, in place of the recording's own; scaled where the image has another size.
+        topics: the topics of a bag to read; by default they are found by their types.
 
     Raises:
-        SourceError: nothing there, or nothing that can be read; the sentence names the file and what would help.
-        ConfigurationError: an option that this kind of recording does not have.
+        SourceError: ``path`` does not exist or cannot be read; the message says what would help.
+        ConfigurationError: this kind of recording does not have one of the options.
     """
     path = Path(path)
     if not path.exists():

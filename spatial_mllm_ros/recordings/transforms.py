@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 
 from spatial_mllm_ros.errors import FrameRejectedError
+from spatial_mllm_ros.frames.stamp_index import nearest_stamp
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 
-#: Poses are interpolated across gaps up to this; a longer one means that the pose was lost meanwhile.
+#: Poses are interpolated across gaps up to this length; in a longer gap the pose was lost.
 MAX_GAP_NS = 500_000_000
 
 
 class PoseTrack:
-    """The pose of one frame in another, at the stamps it was published."""
+    """The pose of one frame in another, at the stamps at which it was published."""
 
     def __init__(self) -> None:
         self._stamps: list[int] = []
@@ -23,8 +26,8 @@ class PoseTrack:
     def add(self, stamp_ns: int, translation: np.ndarray, quaternion_xyzw: np.ndarray) -> None:
         """Keeps one sample: translation float64 [3] in metres, unit quaternion x y z w float64 [4].
 
-        A sample that is not finite, or whose quaternion is not of length 1 (within 1 %), is kept as NaN: poses at and
-        next to it are then NaN, and not bridged as if it had been right.
+        A sample that is not finite, or whose quaternion is not of length 1 (within 1 %), is kept as NaN: poses at this
+        sample and next to it are then NaN, so that no pose is interpolated across a sample that was wrong.
         """
         norm = float(np.linalg.norm(quaternion_xyzw))
         if not np.isfinite(translation).all() or not np.isfinite(norm) or abs(norm - 1.0) > 0.01:
@@ -35,28 +38,21 @@ class PoseTrack:
         self._quaternions.append(quaternion_xyzw / norm)
 
     def at(self, stamp_ns: int, tolerance_ns: int) -> np.ndarray | None:
-        """The pose float64 [4, 4] at ``stamp_ns``; None where there is none.
+        """The pose float64 [4, 4] at ``stamp_ns``; None where it is not known.
 
-        A sample within ``tolerance_ns`` is enough at the ends of the track and of a gap; between two samples at most
-        0.5 s apart the translation is interpolated linearly and the rotation along the shortest arc.
+        Between two samples at most 0.5 s apart, the translation is interpolated linearly and the rotation along the
+        shortest arc. Elsewhere the nearest sample holds, within ``tolerance_ns``.
         """
-        if not self._stamps:
-            return None
         self._sort()
-        after = int(np.searchsorted(np.asarray(self._stamps), stamp_ns))
-        if after < len(self._stamps) and self._stamps[after] == stamp_ns:
-            return self._matrix(self._translations[after], self._quaternions[after])
-        if 0 < after < len(self._stamps):
+        after = bisect.bisect_left(self._stamps, stamp_ns)
+        if 0 < after < len(self._stamps) and self._stamps[after] != stamp_ns:
             start, end = self._stamps[after - 1], self._stamps[after]
             if end - start <= MAX_GAP_NS:
                 share = (stamp_ns - start) / (end - start)
                 translation = (1 - share) * self._translations[after - 1] + share * self._translations[after]
                 return self._matrix(translation, slerp(self._quaternions[after - 1], self._quaternions[after], share))
-        near = [i for i in (after - 1, after) if 0 <= i < len(self._stamps)]
-        best = min(near, key=lambda i: abs(self._stamps[i] - stamp_ns))
-        if abs(self._stamps[best] - stamp_ns) > tolerance_ns:
-            return None
-        return self._matrix(self._translations[best], self._quaternions[best])
+        nearest = nearest_stamp(self._stamps, stamp_ns, tolerance_ns)
+        return None if nearest is None else self._matrix(self._translations[nearest], self._quaternions[nearest])
 
     def any(self) -> np.ndarray:
         """The last pose, for a transform that never changes; the track must not be empty."""
@@ -79,7 +75,7 @@ class PoseTrack:
 
 
 class TransformTree:
-    """The tf of a recording: who is whose parent, fixed and moving links (REP-105)."""
+    """The tf of a recording: the parent of each frame, by fixed and by moving links (REP-105)."""
 
     def __init__(self) -> None:
         self._links: dict[str, tuple[str, bool, PoseTrack]] = {}
@@ -133,7 +129,7 @@ def slerp(start_xyzw: np.ndarray, end_xyzw: np.ndarray, share: float) -> np.ndar
     cosine = float(start_xyzw @ end_xyzw)
     if cosine < 0:
         end_xyzw, cosine = -end_xyzw, -cosine
-    if cosine > 0.9995:  # the arc is so short that the chord is as good, and the sine below would vanish
+    if cosine > 0.9995:  # so short an arc is as good as its chord, and the sine below would vanish
         mixed = (1 - share) * start_xyzw + share * end_xyzw
     else:
         angle = np.arccos(cosine)

@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 
 
 class VideoFile(Recording[tuple[int, np.ndarray]]):
-    """A video; a frame is stamped 1 s + its presentation time, and turned upright where the file says how.
+    """A video; a frame is stamped 1 s + its presentation time, and is turned upright as the file states.
 
     Raises:
         SourceError: the file cannot be opened as a video.
@@ -61,7 +61,7 @@ class VideoFile(Recording[tuple[int, np.ndarray]]):
 
 
 def open_video(path: Path) -> cv2.VideoCapture:
-    """A video opened for reading, its frames turned upright; release it after use.
+    """Opens a video for reading, with frames turned upright; the caller releases it.
 
     Raises:
         SourceError: the file cannot be opened as a video.

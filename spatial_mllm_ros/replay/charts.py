@@ -1,4 +1,4 @@
-"""Charts of one recording: how much was seen over time, and the scene from above."""
+"""Charts of one recording: coverage over time, and the scene from above."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def coverage_chart(
     elapsed_s: Sequence[float], selected: Sequence[int], uniform: Sequence[int], total: Sequence[int], *, name: str
 ) -> str:
-    """Voxels seen over time: by all frames so far, by the selection of that moment, by as many uniform frames."""
+    """Voxels seen over time by all frames so far, by the selection of that moment, and by as many uniform frames."""
 
     def draw(axes: Axes) -> None:
         axes.fill_between(elapsed_s, total, color=LINE, alpha=0.55, lw=0)

@@ -1,4 +1,4 @@
-"""How much of a recording a selection shows, against other selections of the same frames on the same grid."""
+"""The coverage of a selection, compared with other selections of the same frames on the same grid."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class CoverageFigures:
     """Voxels seen, all on one grid and over the same candidate frames.
 
     Attributes:
-        candidates: frames to choose from: every frame that was placed in the scene.
-        selected: voxels that the selection under test sees.
+        candidates: number of frames to choose from: every frame that was placed in the scene.
+        selected: voxels that the selection sees.
         uniform: voxels that as many frames at equal distances in the recording see.
-        offline_greedy: voxels that as many frames see when the greedy method may look at the whole recording.
+        offline_greedy: voxels that as many frames see which the greedy method chooses from the whole recording.
         total: voxels that all candidates see together.
         voxel_size: edge length, metres unless ``unit`` is "relative".
-        uniform_stamps_ns, offline_greedy_stamps_ns: the frames compared with, in time order.
+        uniform_stamps_ns, offline_greedy_stamps_ns: the frames of these two selections, in time order.
     """
 
     candidates: int
@@ -69,7 +69,7 @@ def coverage_figures(
 
     Args:
         seen: every frame placed in the scene, in time order.
-        selected_stamps_ns: stamps of the selected frames; one that is not among ``seen`` sees nothing.
+        selected_stamps_ns: stamps of the selected frames; a frame that is not among ``seen`` counts as seeing nothing.
         level: grid level; voxels are 2^level fine ones along each edge.
         fine_voxel_size: edge length of the finest voxels.
         unit: "m" or "relative".
@@ -95,7 +95,7 @@ def coverage_figures(
 
 @dataclass(frozen=True)
 class CoverageSample:
-    """Voxels seen up to one moment: by all frames so far, by the selection of that moment, by as many uniform ones."""
+    """Voxels seen up to one moment by the selection of that moment, by as many uniform frames, and by all frames."""
 
     stamp_ns: int
     selected: int
@@ -106,11 +106,11 @@ class CoverageSample:
 def coverage_over_time(
     seen: Sequence[SeenFrame], selections: Sequence[tuple[int, Sequence[int]]], *, level: int
 ) -> tuple[CoverageSample, ...]:
-    """How coverage grew, all of it on one grid.
+    """How coverage grew, on one grid.
 
     Args:
         seen: every frame placed in the scene, in time order.
-        selections: in time order, a moment (stamp of the newest frame then) and the stamps selected then.
+        selections: moments (stamps of the newest frame) with the stamps that were selected then, in time order.
         level: of the grid, as in ``coverage_figures``.
     """
     voxels, count = dense_ids([coarsen(frame.fine_keys, level) for frame in seen])

@@ -1,4 +1,4 @@
-"""What a running node selected, against the whole recording that was played to it."""
+"""The picture of what a running node selected, compared with the whole recording that was played to the node."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def write_live_picture(
 ) -> CoverageFigures:
     """Draws the contact sheet and the coverage map of a selection that a node has published.
 
-    The recording is placed in a scene of its own, every frame of it, so that the comparison is over all that could have
+    Every frame of the recording is placed in a new scene, so that the comparison includes all frames that could have
     been selected.
 
     Args:
         path: of the PNG.
         source: the recording that was played, with its own stamps.
-        gains: the node's selection: stamp of the recording -> voxels that this frame added.
-        checkpoint: the node's; its spatial encoder places the frames where the recording has no depth.
-        known: what is known of the scene; in the recording's scene frame, so without effect where it has no poses.
+        gains: the node's selection: stamp in the recording -> voxels that this frame added.
+        checkpoint: of the node; its spatial encoder places the frames where the recording has no depth.
+        known: what is known of the scene, in the recording's scene frame.
 
     Raises:
-        SourceError: the recording has none of the selected frames, or none of its frames could be placed.
+        SourceError: the recording has none of the selected frames, or none of these could be placed.
     """
     scene = open_session(SessionConfig(checkpoint=checkpoint, scene=SceneConfig(rate_hz=0.0))).scene
     recorder = SceneRecorder(scene)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from spatial_mllm_ros.answering.answer import Status
-from spatial_mllm_ros.provenance import versions
+from spatial_mllm_ros.answering.answer import Answer, Status
 from spatial_mllm_ros.replay.charts import coverage_chart, map_chart
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
 from spatial_mllm_ros.replay.scores import replay_table
-from spatial_mllm_ros.report.charts import latency_chart, score_chart
-from spatial_mllm_ros.report.page import (
-    ChartBlock,
-    Page,
-    PictureRef,
-    QuestionRow,
-    Tile,
+from spatial_mllm_ros.report.page import ChartBlock, Page, PictureRef, QuestionRow, Tile, verdict_of, write_page
+from spatial_mllm_ros.report.parts import (
+    facts_of,
+    latency_charts,
     latency_tile,
-    verdict_of,
-    write_page,
+    random_weights_notice,
+    score_charts,
+    score_tile,
 )
 from spatial_mllm_ros.report.thumbnails import data_uri
-from spatial_mllm_ros.scoring.benchmark_page import CHART_KEY, RANDOM_WEIGHTS
 from spatial_mllm_ros.scoring.score_table import ScoreTable
 
 _MAP_LEGEND = (
@@ -47,23 +42,26 @@ def write_replay_page(path: Path, reports: Sequence[Report], *, frames: int) -> 
     several = len(reports) > 1
     model = reports[0].model
     table = replay_table([(r.source_name, r.questions) for r in reports], model=str(model["name"]), frames=frames)
-    charts: list[ChartBlock] = []
-    if table is not None:
-        charts.append(ChartBlock("Scores", score_chart(table.figures, name="scores"), f"{table.title}. {CHART_KEY}"))
+    tables = (table.block(),) if table is not None else ()
     seconds = [q.answer.timings.total_ns / 1e9 for report in reports for q in report.questions]
-    if seconds:
-        charts.append(ChartBlock("Time to answer", latency_chart(seconds, name="latency")))
-    for number, report in enumerate(reports):
-        charts += _recording_charts(report, number, several)
+    notice = random_weights_notice(model)
     write_page(
         path,
         Page(
             title=f"Replay of {', '.join(report.source_name for report in reports)}",
             subtitle=f"{model['name']} ({model['architecture']}), evidence sets of at most {frames} frames",
-            notice=f"{RANDOM_WEIGHTS} The selection of frames is real." if model["random_weights"] else "",
+            notice=f"{notice} The selection of frames is real." if notice else "",
             tiles=_tiles(reports, table, seconds),
-            tables=(table.block(),) if table is not None else (),
-            charts=tuple(charts),
+            tables=tables,
+            charts=(
+                *score_charts(tables),
+                *latency_charts(seconds),
+                *(
+                    chart
+                    for number, report in enumerate(reports)
+                    for chart in _recording_charts(report, number, several)
+                ),
+            ),
             questions=tuple(
                 _row(report, recording, number, item, several)
                 for recording, report in enumerate(reports)
@@ -74,7 +72,7 @@ def write_replay_page(path: Path, reports: Sequence[Report], *, frames: int) -> 
                 for number, report in enumerate(reports)
                 for stamp_ns, jpeg in (report.trace.thumbnails.items() if report.trace else ())
             },
-            facts=_facts(reports),
+            facts=facts_of(model, reports[0].configuration, _hashes(reports)),
             problems=tuple(_left_out(reports)),
         ),
     )
@@ -121,13 +119,7 @@ def _tiles(reports: Sequence[Report], table: ScoreTable | None, seconds: Sequenc
     tiles = []
     if table is not None:
         overall = next(figure for figure in table.figures if figure.name == "macro, all")
-        tiles.append(
-            Tile(
-                "Score, mean of the types",
-                f"{100 * overall.value:.1f} %",
-                f"95 %: {100 * overall.low:.1f} to {100 * overall.high:.1f}, {table.answered} questions",
-            )
-        )
+        tiles.append(score_tile("Score, mean of the types", overall, f"{table.answered} questions"))
     frames = sum(report.frames for report in reports)
     tiles.append(
         Tile("Frames read", f"{frames:,}", f"{sum(r.coverage.candidates for r in reports if r.coverage):,} placed")
@@ -147,8 +139,6 @@ def _tiles(reports: Sequence[Report], table: ScoreTable | None, seconds: Sequenc
 def _row(report: Report, recording: int, number: int, item: AskedQuestion, several: bool) -> QuestionRow:
     answer, trace = item.answer, report.trace
     first_ns = trace.first_stamp_ns if trace else 0
-    value = "" if answer.value is None else f" = {answer.value:g} {answer.unit}".rstrip()
-    within = f" ± {item.asked.tolerance:g}" if item.asked.tolerance is not None else ""
     timings = answer.timings
     parts = ", ".join(
         f"{name} {getattr(timings, f'{name}_ns') / 1e9:.3f} s"
@@ -164,11 +154,11 @@ def _row(report: Report, recording: int, number: int, item: AskedQuestion, sever
     shown = trace.thumbnails if trace else {}
     return QuestionRow(
         number=f"{recording + 1}.{number}" if several else str(number),
-        kind=item.asked.kind or item.asked.question.form.name.lower(),
+        kind=item.asked.question_type,
         question=item.asked.question.text,
         options=item.asked.question.options,
-        answer=f"{answer.text}{value}" or answer.status.name,
-        truth="" if item.asked.truth is None else f"{item.asked.truth}{within}",
+        answer=_said(answer) or answer.status.name,
+        truth=item.asked.truth_text,
         score=item.score,
         verdict=verdict_of(
             item.score, answered=answer.status is Status.OK or bool(answer.text), has_truth=item.asked.truth is not None
@@ -183,20 +173,26 @@ def _row(report: Report, recording: int, number: int, item: AskedQuestion, sever
     )
 
 
+def _said(answer: Answer) -> str:
+    """The text; where it holds a number, the number in the unit of the question, too."""
+    if answer.value is None:
+        return answer.text
+    value = f"{answer.value:g} {answer.unit}".rstrip()
+    try:
+        float(answer.text)
+    except ValueError:
+        return f"{answer.text} = {value}"
+    return value
+
+
 def _key(recording: int, stamp_ns: int) -> str:
     return f"{recording}-{stamp_ns}"
 
 
-def _facts(reports: Sequence[Report]) -> tuple[tuple[str, str], ...]:
-    model = reports[0].model
-    facts = [("model", f"{model['name']}, {model['architecture']}, licence of the weights: {model['licence']}")]
-    for report in reports:
-        facts += [(f"{name} sha256", f"{digest}") for name, digest in report.hashes.items() if name == "recording"]
+def _hashes(reports: Sequence[Report]) -> list[tuple[str, str]]:
+    recordings = [("recording", report.hashes["recording"]) for report in reports if "recording" in report.hashes]
     first = reports[0].hashes
-    facts += [(f"{name} sha256", first[name]) for name in ("questions", "configuration", "model") if name in first]
-    facts.append(("configuration", json.dumps(reports[0].configuration, sort_keys=True)))
-    facts.append(("versions", ", ".join(f"{name} {version}" for name, version in versions().items())))
-    return tuple(facts)
+    return [*recordings, *((name, first[name]) for name in ("questions", "configuration", "model") if name in first)]
 
 
 def _left_out(reports: Sequence[Report]) -> list[str]:

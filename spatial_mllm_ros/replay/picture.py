@@ -33,7 +33,7 @@ _SNAP_DEG = 25.0  # a scene whose vertical is within this of an axis is drawn al
 
 @dataclass(frozen=True, eq=False)
 class ContactFrame:
-    """One frame of the contact sheet: uint8 [H, W, 3] RGB, and the voxels it adds."""
+    """One frame of the contact sheet: uint8 [H, W, 3] RGB, and the number of voxels that the frame adds."""
 
     stamp_ns: int
     rgb: np.ndarray
@@ -42,12 +42,12 @@ class ContactFrame:
 
 @dataclass(frozen=True, eq=False)
 class KnownScene:
-    """What is drawn of a scene whose truth is known, all in its scene frame.
+    """What is known of a scene and drawn into its map, in the scene frame.
 
     Attributes:
         outlines: walls of each room on the floor, float64 [K, 3].
-        things: name and corners of the base, float64 [4, 3], of the things that were asked about.
-        notes: texts below the picture, each beginning a line.
+        things: names, and corners of the base float64 [4, 3], of the things that were asked about.
+        notes: texts below the picture; each begins a line.
     """
 
     outlines: Sequence[np.ndarray] = ()
@@ -70,13 +70,13 @@ class MapPlane:
 
 
 def map_plane(poses: Sequence[np.ndarray]) -> MapPlane:
-    """The plane seen from above, with up taken from the cameras: on average people and robots hold them upright.
+    """The plane seen from above. The cameras give the direction up: on average they are upright.
 
     Args:
         poses: camera-to-scene [4, 4], at least one; camera y points down.
     """
     up = -np.mean([pose[:3, 1] for pose in poses], axis=0)
-    if np.linalg.norm(up) < 0.1:  # the camera turned over on its way and does not tell
+    if np.linalg.norm(up) < 0.1:  # the camera turned over on its way, so that the mean gives no direction
         up = -np.asarray(poses[0])[:3, 1]
     up = up / np.linalg.norm(up)
     axis = int(np.abs(up).argmax())
@@ -110,13 +110,14 @@ def write_picture(
     Args:
         contact: the selected frames, in time order; at least one.
         seen: every frame placed in the scene.
-        figures: what ``coverage_figures`` said of the same frames.
+        figures: from ``coverage_figures`` of the same frames.
         fine_voxel_size: edge length of the finest voxels, as in ``coverage_figures``.
-        first_stamp_ns: where the times in the captions count from.
-        known: what is known of the scene, to be drawn into the map and below the picture.
+        first_stamp_ns: from which the times in the captions count.
+        known: what is known of the scene, drawn into the map and below the picture.
 
     Raises:
         ConfigurationError: nothing was selected or seen.
+        OSError: the file cannot be written.
     """
     if not contact or not seen:
         raise ConfigurationError("There is no frame to draw: nothing was selected; see the report for the reason.")
@@ -171,7 +172,7 @@ def _draw_contact_sheet(sheet: SubFigure, contact: Sequence[ContactFrame], first
 
 
 def _thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """At most 480 wide: a contact sheet shows no more, and full-size frames make the file ten times as large."""
+    """At most 480 px wide: a contact sheet shows no more, and full-size frames make the file ten times as large."""
     import cv2
 
     height, width = rgb.shape[:2]
@@ -194,7 +195,7 @@ def draw_plan(
         seen, figures, fine_voxel_size: see ``write_picture``.
 
     Returns:
-        how many voxels int [4] are seen by neither selection, by both, by the selected and by the uniform frames only.
+        numbers of voxels int [4] seen by neither selection, by both, by selected frames only, by uniform frames only.
     """
     from matplotlib.colors import ListedColormap
 
@@ -276,10 +277,10 @@ def _draw_known(axes: Axes, known: KnownScene, plane: MapPlane) -> None:
 def _columns_from_above(
     across: np.ndarray, along: np.ndarray, classes: np.ndarray, voxel_size: float
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """Raster int [rows, columns] of what is in each column of voxels, and its extent.
+    """Raster int [rows, columns] of the class of each column of voxels, and its extent.
 
-    0: nothing; else 1 + the class that most voxels of the column have, where a class that only one of the two
-    selections sees goes before one that both see: the map is there to show the difference.
+    The value is 0 for a column without voxels, otherwise 1 + a class: "selected only" or "uniform only" where a quarter
+    of the voxels are of that class, because the map shows the difference; elsewhere the more frequent of the others.
     """
     low = np.array([across.min(), along.min()]) - voxel_size / 2
     cells = np.floor((np.stack([across, along], axis=1) - low) / voxel_size).astype(int)
@@ -297,7 +298,7 @@ def _columns_from_above(
 
 
 def _number_cameras(axes: Axes, cameras: Mapping[int, SeenFrame], plane: MapPlane) -> None:
-    """The numbers of the contact sheet on the cameras, left out where one would cover another."""
+    """Writes the numbers of the contact sheet on the cameras; a number that would cover another is left out."""
     axes.apply_aspect()
     written: list[np.ndarray] = []
     for number, camera in cameras.items():
@@ -313,7 +314,7 @@ def _number_cameras(axes: Axes, cameras: Mapping[int, SeenFrame], plane: MapPlan
 def _draw_cameras(
     axes: Axes, frames: Sequence[SeenFrame], plane: MapPlane, color: str, marker: str, size: int, order: int
 ) -> None:
-    """Positions with a short line to where each camera looks."""
+    """Draws positions, each with a short line in the direction of view."""
     poses = np.array([frame.scene_from_cam for frame in frames])
     if not len(poses):
         return

@@ -1,4 +1,4 @@
-"""Replays a recording through a scene and a model, in order and without a ROS graph, and reports what came of it."""
+"""Replays a recording through a scene and a model, in order and without a ROS graph, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REPORT_FILE = "report.json"
 PICTURE_FILE = "coverage.png"
 PAGE_FILE = "report.html"
 _COVERAGE_SAMPLES = 64  # at most, over the whole recording
-_FRAMES_AT_ONCE = 24  # divisible by most window sizes: an encoder is called with few windows that are not full
+_FRAMES_AT_ONCE = 24  # divisible by most window sizes, so that few windows of an encoder are not full
 
 
 def replay(
@@ -59,13 +59,13 @@ def replay(
 ) -> Report:
     """Runs ``source`` through ``session`` and writes ``report.json`` and ``coverage.png`` to ``out_dir``.
 
-    Everything happens in this thread: frames are added as they are read and placed some windows at a time. A question
-    with ``at_s`` is asked at the first frame that late after the first one, the others after the last frame; whatever
-    waits is placed before.
+    Everything happens in this thread: frames are added as they are read, and are placed some windows at a time. A
+    question with ``at_s`` is asked at the first frame that is at least so late, the other questions after the last
+    frame. Before a question is asked, all frames that wait are placed.
 
     Args:
         configuration: of the session, for the report.
-        hashes: see ``Report``; the model's and the configuration's are added.
+        hashes: see ``Report``; those of the model and of the configuration are added.
 
     Raises:
         SourceError: the recording cannot be read, or ``out_dir`` cannot be written.
@@ -81,7 +81,7 @@ def replay(
 
 
 def tell(reports: Sequence[Report], *, frames: int, out_dir: Path) -> None:
-    """The outcome: answers and coverage in the log, the score table on standard output."""
+    """Writes answers and coverage to the log, and the score table to standard output."""
     for report in reports:
         _tell(report)
     table = replay_table(
@@ -92,7 +92,7 @@ def tell(reports: Sequence[Report], *, frames: int, out_dir: Path) -> None:
     for line in table.lines() if table else ():
         sys.stdout.write(f"{line}\n")
     if reports[0].model.get("random_weights"):
-        _log.warning("The model has random weights: its text means nothing. The selection is real.")
+        _log.warning("The model has random weights: its text means nothing. The selection of frames is real.")
     _log.info("Written: %s, %s", out_dir / REPORT_FILE, out_dir / PAGE_FILE)
 
 
@@ -112,11 +112,11 @@ def replay_all(
 
     Args:
         questions: one file for all recordings, one for each, or none.
-        topics: which topics of a bag to read, see ``BagTopics.from_options``.
+        topics: the topics of a bag that are read, see ``BagTopics.from_options``.
         source_rate_hz: images per second of a folder of images, see ``open_source``.
 
     Raises:
-        SpatialMllmError: one of its kinds, for a recording, question file, checkpoint or option that cannot be used.
+        SpatialMllmError: a recording, a question file, the checkpoint or an option cannot be used.
     """
     from spatial_mllm_ros.answering.setup import open_session
 
@@ -150,12 +150,12 @@ def replay_all(
 
 
 def folder_of(out_dir: Path, number: int, name: str, of: int) -> Path:
-    """Where the report of recording ``number`` (from 0) of ``of`` goes."""
+    """The folder of the report on recording ``number`` (from 0) of ``of``."""
     return out_dir if of == 1 else out_dir / f"{number + 1:02d}_{name}"
 
 
 def _tell(report: Report) -> None:
-    """The outcome of one recording in the log."""
+    """Writes the outcome of one recording to the log."""
     for question in report.questions:
         answer = question.answer
         said = answer.text or answer.message
@@ -172,7 +172,7 @@ def _tell(report: Report) -> None:
 
 
 class _Run:
-    """One pass: the scene, what it has seen, and the questions still to ask."""
+    """One pass over a recording: the session, what its scene has seen, and the questions that are still to ask."""
 
     def __init__(self, session: SpatialSession, questions: Sequence[TimedQuestion]) -> None:
         self._session = session
@@ -188,7 +188,7 @@ class _Run:
         self._thumbnails: dict[int, bytes] = {}
 
     def add(self, frame: Frame) -> None:
-        """One frame, and the questions that are due at it."""
+        """Adds one frame, and asks the questions that are due at this frame."""
         self._first_ns = self._first_ns or frame.stamp_ns
         self._newest_ns = frame.stamp_ns
         self._frames += 1
@@ -202,16 +202,17 @@ class _Run:
         self._ask([item for item in self._open if item[1].at_s is not None and item[1].at_s * 1e9 <= elapsed_ns])
 
     def finish(self) -> None:
-        """After the last frame: places what is left, asks what is left."""
+        """After the last frame: places the frames that wait, and asks the remaining questions."""
         self._process()
         self._ask(list(self._open))
         scene = self._session.scene
-        self._selection = scene.select()
+        evidence = scene.snapshot.evidence
+        self._selection = evidence.selection
         if self._recorder.seen:
             self._selections.note(self._recorder.seen[-1].stamp_ns, last=True)
-        frames = scene.selection_frames(self._selection)
-        gains = dict(zip(self._selection.stamps_ns, self._selection.gains, strict=False))
-        self._contact = [ContactFrame(f.stamp_ns, f.rgb, gains.get(f.stamp_ns, 0)) for f in frames]
+        self._contact = [
+            ContactFrame(f.stamp_ns, f.rgb, gain) for f, gain in zip(evidence.frames, evidence.gains, strict=True)
+        ]
 
     def _ask(self, due: list[tuple[int, TimedQuestion]]) -> None:
         if not due:
@@ -228,7 +229,7 @@ class _Run:
     def _keep_thumbnails(self, stamps_ns: Sequence[int]) -> None:
         missing = set(stamps_ns) - self._thumbnails.keys()
         if missing:
-            frames = self._session.scene.evidence()[1]
+            frames = self._session.scene.snapshot.evidence.frames
             self._thumbnails |= {f.stamp_ns: thumbnail_jpeg(f.rgb) for f in frames if f.stamp_ns in missing}
 
     def _process(self) -> None:
@@ -237,7 +238,7 @@ class _Run:
         self._process_ns += time.monotonic_ns() - started_ns
 
     def _enough_waits(self, frame: Frame) -> bool:
-        """Whether the frames that wait fill several windows of any usual size, or half of the ring."""
+        """Whether the frames that wait fill several windows of any usual size, or half of the ring buffer."""
         scene = self._session.scene
         waiting = scene.pending
         half_full = 2 * waiting >= scene.config.ring_frames or 2 * waiting * frame.nbytes >= scene.config.ring_bytes
@@ -303,10 +304,10 @@ class _Run:
 
 
 class _SelectionLog:
-    """What was selected when: at most a fixed number of moments, spread evenly over the recording so far.
+    """Selections over time, at a limited number of moments that are spread evenly over the recording so far.
 
     Attributes:
-        notes: stamp of the newest placed frame, stamps selected then; in time order.
+        notes: stamps of the newest placed frame, each with the stamps that were selected then, in time order.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -319,7 +320,8 @@ class _SelectionLog:
         """Notes the present selection, unless the last note is too recent.
 
         Args:
-            placed_ns: stamp of the newest frame placed.
+            placed_ns: stamp of the newest placed frame.
+            last: this is the end of the recording; the selection is noted however recent the last note is.
         """
         if self._scene.epoch != self._epoch:
             self._epoch, self.notes = self._scene.epoch, []
@@ -327,7 +329,7 @@ class _SelectionLog:
             return
         if self.notes and placed_ns <= self.notes[-1][0]:
             return
-        self.notes.append((placed_ns, self._scene.select().stamps_ns))
+        self.notes.append((placed_ns, self._scene.snapshot.selection.stamps_ns))
         if len(self.notes) > _COVERAGE_SAMPLES:
             self.notes = self.notes[::2]
             self._interval_ns *= 2
@@ -343,7 +345,7 @@ def _write(report: Report, run: _Run, out_dir: Path, name: str) -> None:
 
 
 def _configuration_json(config: SessionConfig) -> dict[str, Any]:
-    """Plain values of the configuration; of the checkpoint its name only, since its folder is this machine's affair."""
+    """The configuration as plain values, without the path of the checkpoint's folder, which names this machine."""
     values = asdict(config)
     values["checkpoint"] = Path(config.checkpoint).name
     return values

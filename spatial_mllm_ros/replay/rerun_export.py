@@ -16,7 +16,7 @@ _SELECTED, _PATH, _VOXELS = (0, 114, 178), (120, 120, 120), (180, 180, 180)
 
 
 def write_rerun(path: Path, report: Report) -> None:
-    """Writes voxels, camera path, selected cameras, coverage and answers of one replay, on the recording's own time.
+    """Writes voxels, camera path, selected cameras, coverage and answers of one replay, on the recording's timeline.
 
     Args:
         path: of the ``.rrd`` file.

@@ -1,4 +1,4 @@
-"""What a replay reports, and how it is written down."""
+"""The report of a replay, and its JSON."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from spatial_mllm_ros.scene.records import Selection
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question of the file with its answer and the newest frame when it was asked.
+    """A question of the file with its answer.
 
-    ``score`` is in [0, 1] by the rule of ``replay_scores``; None where no truth is known.
+    Attributes:
+        stamp_ns: of the newest frame when the question was asked.
+        score: in [0, 1], see ``replay.scores.RULE``; None where no truth is known.
     """
 
     asked: TimedQuestion
@@ -28,11 +30,11 @@ class AskedQuestion:
 
 @dataclass(frozen=True, eq=False)
 class ReplayTrace:
-    """What the page shows of a replay and report.json does not hold.
+    """Data of a replay that the page shows and report.json does not hold.
 
     Attributes:
         seen: every frame placed in the scene.
-        first_stamp_ns: where times count from.
+        first_stamp_ns: from which times count.
         thumbnails: JPEGs of the evidence, by stamp.
     """
 
@@ -44,21 +46,21 @@ class ReplayTrace:
 
 @dataclass(frozen=True)
 class Report:
-    """What a replay came to; ``to_json`` has the layout of report.json.
+    """The outcome of a replay; ``to_json`` has the layout of report.json.
 
-    Everything is the same at every run over the same input with the same versions, but for what stands under a key
+    Two replays of the same input with the same versions give the same report.json, except for the values of the keys
     ``timings``.
 
     Attributes:
-        frames: frames read from the recording.
-        rejected: frames of the recording left out by the source, by cause.
-        left_out: frames left out by the scene, by cause (``thinned`` to the buffer's rate, ...).
+        frames: number of frames read from the recording.
+        rejected: numbers of frames that the recording left out, by cause.
+        left_out: numbers of frames that the scene left out, by cause (``thinned`` to the buffer's rate, ...).
         coverage: None when no frame could be placed in the scene.
         configuration: of the session, plain values.
         coverage_over_time: how coverage grew, on the grid of ``coverage``.
         hashes: SHA-256 of ``recording``, ``questions``, ``configuration`` and ``model``, as far as they are known.
         scores: score tables as JSON, see ``ScoreTable.to_json``.
-        read_ns, process_ns, ask_ns: where the time went, steady clock.
+        read_ns, process_ns, ask_ns: time spent reading frames, placing frames and asking, on the steady clock.
     """
 
     source_kind: str
@@ -119,7 +121,7 @@ def _question_json(item: AskedQuestion) -> dict[str, Any]:
     values: dict[str, Any] = {
         "question": item.asked.question.text,
         "options": list(item.asked.question.options),
-        "type": item.asked.kind or item.asked.question.form.name.lower(),
+        "type": item.asked.question_type,
         "asked_at": item.stamp_ns,
         "status": answer.status.name,
         "message": answer.message,

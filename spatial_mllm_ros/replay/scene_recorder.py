@@ -1,4 +1,4 @@
-"""Remembers what every frame has seen, also after the scene has let it go."""
+"""Records what every frame of a scene has seen, including frames that the scene no longer holds."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from spatial_mllm_ros.scene.scene import Scene
 
 
 class SceneRecorder:
-    """Follows one scene: voxel keys and pose of each frame placed in its present epoch, no pixels and no points.
+    """Follows one scene, and records voxel keys and pose of each frame placed in the present epoch.
 
     Attributes:
-        seen: the frames in time order; a new epoch of the scene starts it anew.
-        fine_voxel_size: edge length of the scene's finest voxels; 0 before the first frame was placed.
-        level: of the scene's present grid, whose voxels are 2^level fine ones long.
+        seen: the frames in time order; emptied when a new epoch of the scene begins.
+        fine_voxel_size: edge length of the scene's finest voxels; 0 before the first frame is placed.
+        level: of the scene's present grid, whose voxels are 2^level fine voxels long.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -25,26 +25,27 @@ class SceneRecorder:
         self.level = 0
 
     def process(self, on_window: Callable[[int], None] = lambda _stamp_ns: None) -> None:
-        """Lets the scene encode all frames that wait, and takes down what they have seen.
+        """Lets the scene encode all frames that wait, and records what these have seen.
 
         Args:
-            on_window: called after every window with the stamp of the newest frame placed, once there is one.
+            on_window: called after every window with the stamp of the newest placed frame, if there is one.
         """
         scene = self._scene
         while scene.process(max_calls=1) or scene.pending:
-            self._take_down()
+            self._record()
             if self.seen:
                 on_window(self.seen[-1].stamp_ns)
-        self._take_down()  # also when nothing was placed: an epoch may have ended
+        self._record()  # also where nothing was placed, because an epoch may have ended
 
-    def _take_down(self) -> None:
+    def _record(self) -> None:
         epoch = self._scene.epoch
         if epoch != self._epoch:
             self._epoch, self.seen = epoch, []
-        self.fine_voxel_size, self.level = self._scene.grid()
+        snapshot = self._scene.snapshot
+        self.fine_voxel_size, self.level = snapshot.fine_voxel_size, snapshot.level
         newest_ns = self.seen[-1].stamp_ns if self.seen else 0
         self.seen += [
             SeenFrame(placed.stamp_ns, placed.fine_keys, placed.scene_from_cam)
-            for placed in self._scene.placed()
+            for placed in snapshot.placed
             if placed.stamp_ns > newest_ns
         ]

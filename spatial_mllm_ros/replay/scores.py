@@ -1,8 +1,7 @@
-"""How answers about a recording are scored against its truth."""
+"""Scores of answers about a recording."""
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def score_of(timed: TimedQuestion, answer: Answer) -> float | None:
     if answer.status is not Status.OK:
         return 0.0
     if timed.question.options:
-        return float(answer.choice is not None and answer.choice == _option_index(timed))
+        return float(answer.choice is not None and answer.choice == timed.right_option)
     if not isinstance(truth, (int, float)):
         return float(normalised(answer.text) == normalised(str(truth)))
     if answer.value is None:
@@ -40,15 +39,6 @@ def score_of(timed: TimedQuestion, answer: Answer) -> float | None:
     if timed.tolerance is not None:
         return float(error <= timed.tolerance)
     return float(error == 0) if truth == 0 else mra_of_error(error / abs(truth))
-
-
-def _option_index(timed: TimedQuestion) -> int | None:
-    options, truth = timed.question.options, str(timed.truth)
-    by_text = [index for index, option in enumerate(options) if normalised(option) == normalised(truth)]
-    if by_text:
-        return by_text[0]
-    letter = string.ascii_uppercase.find(truth.strip().upper()) if len(truth.strip()) == 1 else -1
-    return letter if 0 <= letter < len(options) else None
 
 
 def replay_table(
@@ -61,7 +51,7 @@ def replay_table(
         frames: most frames of an evidence set.
     """
     scored = [
-        ScoredQuestion(_kind(item), name, item.answer.text, (str(item.asked.truth),), item.score)
+        ScoredQuestion(item.asked.question_type, name, item.answer.text, (item.asked.truth_text,), item.score)
         for name, asked in recordings
         for item in asked
         if item.score is not None
@@ -102,13 +92,9 @@ def combined_json(reports: Sequence[Report], *, frames: int) -> dict[str, Any]:
     }
 
 
-def _kind(item: AskedQuestion) -> str:
-    return item.asked.kind or item.asked.question.form.name.lower()
-
-
 def _figures(scored: Sequence[ScoredQuestion]) -> list[Figure]:
-    kinds = sorted({item.question_type for item in scored})
+    types = sorted({item.question_type for item in scored})
     graded = {item.question_type for item in scored if item.score not in (0.0, 1.0)}
-    rows = grouped_figures(scored, kinds, {kind: (kind,) for kind in kinds}, numeric=sorted(graded))
-    wanted = {*kinds, "macro, all", "micro, all"}
+    rows = grouped_figures(scored, types, {name: (name,) for name in types}, numeric=sorted(graded))
+    wanted = {*types, "macro, all", "micro, all"}
     return [figure for figure in rows if figure.name in wanted]

@@ -1,11 +1,12 @@
-"""A look at a page in a real headless browser: does it complain, does it ask for anything, how long does it take.
+"""A page in a headless browser: its screenshot, its complaints, its requests and its time to load.
 
-Needs Chromium with its driver, and selenium (extra ``browser``); only tests and the benchmark use it.
+This module needs Chromium with its driver, and selenium (extra ``browser``).
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.storage import write_bytes
+from PIL import Image
+
+from spatial_mllm_ros.errors import ConfigurationError, SourceError
+from spatial_mllm_ros.storage import whole_file
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
@@ -23,7 +26,7 @@ _ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-
 
 @dataclass(frozen=True)
 class Screen:
-    """What the page is shown on."""
+    """The screen on which a page is shown."""
 
     width_px: int
     height_px: int
@@ -36,13 +39,13 @@ DESKTOP, PHONE = Screen(1280, 900), Screen(390, 844, is_phone=True)
 
 @dataclass(frozen=True)
 class Visit:
-    """What came of opening a page.
+    """The outcome of opening a page.
 
     Attributes:
         load_s: from the start of navigation to the end of the load event.
-        console: what the browser's console says, errors and warnings.
-        requests: addresses asked for beyond the page itself, data URIs left out.
-        overflow_px: how far the page is wider than the screen.
+        console: errors and warnings in the browser's console.
+        requests: addresses that were requested besides the page, without data URIs.
+        overflow_px: by how much the page is wider than the screen.
     """
 
     load_s: float
@@ -67,7 +70,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if screen.is_dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         for log in ("browser", "performance"):
-            driver.get_log(log)  # what earlier pages left
+            driver.get_log(log)  # drops the entries of earlier pages
         address = page.resolve().as_uri()
         driver.get(address)
         load_ms = self.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
@@ -85,23 +88,46 @@ class Browser:
         """The value of a script run in the page."""
         return self._driver.execute_script(script)
 
-    def screenshot(self, path: Path, *, height_px: int = 2600) -> None:
-        """Writes the top of the page, at most ``height_px`` of it, as PNG."""
-        # Rows out of view are not drawn until they are scrolled to, which a screenshot does not do.
+    def screenshot(self, path: Path, *, height_px: int) -> None:
+        """Writes the top of the page as PNG with 256 colours, at most ``height_px`` of it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        # Rows out of view are only drawn when they are scrolled to, and a screenshot does not scroll.
         style = "<style>details{content-visibility:visible!important}</style>"
         self.run(f"document.head.insertAdjacentHTML('beforeend', '{style}')")
         width, height = self.run("return [window.innerWidth, document.documentElement.scrollHeight]")
         clip = {"x": 0, "y": 0, "width": width, "height": min(height, height_px), "scale": 1}
         shot = self._driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
-        write_bytes(path, base64.b64decode(shot["data"]))
+        picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+        with whole_file(path) as part:
+            # All colours would make the file three times as large.
+            picture.quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
+
+
+def write_screenshot(page: Path, path: Path, *, height_px: int = 2150) -> None:
+    """Writes a report page as PNG, as a desktop shows it with the first question opened, at most ``height_px`` of it.
+
+    Raises:
+        ConfigurationError: see ``open_browser``.
+        SourceError: the file cannot be written.
+    """
+    with open_browser() as browser:
+        browser.visit(page)
+        browser.run("document.querySelector('#questions > details')?.setAttribute('open', '')")
+        try:
+            browser.screenshot(path, height_px=height_px)
+        except OSError as error:
+            raise SourceError(f"The screenshot cannot be written to {path}: {error.strerror}.") from error
 
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """A headless Chromium, closed on leaving.
+    """Opens a headless Chromium, and closes it on leaving.
 
     Raises:
-        ConfigurationError: selenium, the browser or its driver is not installed; the sentence says which.
+        ConfigurationError: selenium, the browser or its driver is not installed; the message says which.
     """
     try:
         from selenium import webdriver

@@ -1,4 +1,4 @@
-"""Charts as SVG inside a page: drawn by matplotlib, coloured by the page, so that they turn light and dark with it."""
+"""Charts as SVG inside a page: matplotlib draws them, and the style sheet of the page gives their colours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SELECTED, UNIFORM, PATH = "#0072b2", "#e69f00", "#333333"  #: colours of selected and uniform frames, and of the walk
 _WIDTH_IN = 5.4  # narrow: on a phone the text of a wide chart would be too small to read
-# Colours that stand for a variable of the page's style sheet; matplotlib only knows fixed ones.
+# Each colour is a placeholder for a variable of the style sheet, because matplotlib only knows fixed colours.
 INK, MUTED, LINE, ACCENT = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {
     INK: "var(--ink)",
@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 
 
 class ScoreBar(Protocol):
-    """One bar: a share in [0, 1] with its 95 % interval (made as ``interval`` says), over so many questions."""
+    """One bar: a share in [0, 1] over ``questions`` questions, with its 95 % interval and the method behind it."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -62,7 +62,7 @@ class ScoreBar(Protocol):
 
 
 def score_chart(figures: Sequence[ScoreBar], *, name: str) -> str:
-    """Bars in percent with their 95 % intervals, the number of questions in brackets after each name."""
+    """Bars in percent with their 95 % intervals; the number of questions is in brackets after each name."""
 
     def draw(axes: Axes) -> None:
         rows = np.arange(len(figures))[::-1]
@@ -83,8 +83,8 @@ def score_chart(figures: Sequence[ScoreBar], *, name: str) -> str:
 
 
 def latency_chart(seconds: Sequence[float], *, name: str) -> str:
-    """How many questions took how long."""
-    from matplotlib.ticker import MaxNLocator
+    """A histogram of the times to answer, with median and 95th percentile."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     def draw(axes: Axes) -> None:
         values = np.asarray(seconds, dtype=float)
@@ -92,7 +92,9 @@ def latency_chart(seconds: Sequence[float], *, name: str) -> str:
         if spread:
             bins = np.geomspace(max(values.min(), 1e-4), values.max() * 1.001, 24)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             bins = np.linspace(values.min() * 0.98, values.max() * 1.02 + 1e-6, 24)
         axes.hist(values, bins=bins.tolist(), color=ACCENT, alpha=0.85)
@@ -109,7 +111,7 @@ def latency_chart(seconds: Sequence[float], *, name: str) -> str:
 
 
 def svg_of(draw: Callable[[Axes], None], name: str, *, height_in: float) -> str:
-    """What ``draw`` makes, as an <svg> element that takes its colours, its font and its width from the page."""
+    """The chart that ``draw`` draws, as an <svg> element with the colours, the font and the width of the page."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 

@@ -1,4 +1,4 @@
-"""One self-contained page: what is on it as data, and the template that makes it HTML."""
+"""A self-contained page: its content as data, and the template that makes it HTML."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class ChartBlock:
-    """A chart with its heading, and what its colours mean."""
+    """A chart with its heading, and the meaning of its colours."""
 
     title: str
     svg: str
@@ -34,28 +34,35 @@ class ChartBlock:
 
     @property
     def markup(self) -> Markup:
-        """The SVG, which our own code made: it is not escaped."""
+        """The SVG, which is not escaped because it comes from ``report.charts``."""
         return Markup(self.svg)
 
 
 @dataclass(frozen=True)
 class TableBlock:
-    """A table of scores, with the rule that made them; ``bars`` are its rows."""
+    """A table of scores with the rule of the scorer; ``bars`` are its rows."""
 
     heading: str
     title: str
     bars: Sequence[ScoreBar]
     rule: str
     source: str
-    absent: str = ""  #: what the published scorer also gives and this table does not
+    absent: str = ""  #: metrics of the published scorer that this table does not have
 
 
 @dataclass(frozen=True)
 class PictureRef:
-    """A small picture used on the page: the key of ``Page.pictures``, and what it shows."""
+    """A small picture used on the page.
+
+    Attributes:
+        key: of ``Page.pictures``.
+        label: what the picture shows.
+        is_strip: several frames side by side in one wide picture.
+    """
 
     key: str
     label: str
+    is_strip: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class QuestionRow:
     Attributes:
         score: in [0, 1]; None where there is no truth or no answer.
         verdict: "right", "partly", "wrong", "no truth" or "no answer".
-        details: (name, text) pairs shown when the row is opened.
+        details: (name, text) pairs that are shown when the row is opened.
     """
 
     number: str
@@ -83,13 +90,13 @@ class QuestionRow:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the page shows.
+    """The content of a page.
 
     Attributes:
         notice: what a reader must know first, e.g. that the weights are random; "" for nothing.
-        pictures: key -> data URI; each is in the file once, however often it is shown.
+        pictures: key -> data URI; a picture is in the file once, however often it is shown.
         facts: hashes, versions and configuration, as (name, text).
-        problems: what was left out, one sentence each.
+        problems: what was left out, with the reason.
     """
 
     title: str
@@ -113,17 +120,8 @@ def verdict_of(score: float | None, *, answered: bool = True, has_truth: bool = 
     return "right" if score >= 1.0 else ("partly" if score > 0 else "wrong")
 
 
-def latency_tile(seconds: Sequence[float]) -> Tile:
-    """Median and 95th percentile of the time to an answer."""
-    ordered = sorted(seconds)
-    if not ordered:
-        return Tile("Time to answer", "-")
-    middle, late = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return Tile("Time to answer", f"{middle:.2f} s", f"median; 95th percentile {late:.2f} s")
-
-
 def write_page(path: Path, page: Page) -> None:
-    """Writes the page as one HTML file that asks for nothing else, whole or not at all.
+    """Writes the page as one HTML file that loads nothing else.
 
     Raises:
         OSError: the file cannot be written.
@@ -132,7 +130,7 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; all text of questions and answers is escaped."""
+    """The page as HTML, with all text of questions and answers escaped."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -1,4 +1,4 @@
-"""Small JPEGs for a page that carries its pictures inside itself."""
+"""Small JPEGs for pages, which hold their pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _QUALITY = 62
 
 
 def thumbnail_jpeg(rgb: np.ndarray, *, width_px: int = WIDTH_PX) -> bytes:
-    """uint8 [H, W, 3] RGB as a JPEG of ``width_px``, the aspect kept."""
+    """An image uint8 [H, W, 3] RGB as a JPEG of width ``width_px``, with its aspect kept."""
     height, width = rgb.shape[:2]
     return _jpeg(cv2.resize(rgb, (width_px, max(1, round(height * width_px / width))), interpolation=cv2.INTER_AREA))
 
 
 def strip_jpeg(images: Sequence[np.ndarray]) -> bytes:
-    """Frames uint8 [H, W, 3] RGB side by side in one JPEG of 60 px height; at least one frame."""
+    """At least one frame uint8 [H, W, 3] RGB, side by side in one JPEG of 60 px height."""
     parts = []
     for rgb in images:
         height, width = rgb.shape[:2]
@@ -32,7 +32,7 @@ def strip_jpeg(images: Sequence[np.ndarray]) -> bytes:
 
 
 def data_uri(jpeg: bytes) -> str:
-    """The JPEG as an address that needs no request."""
+    """The JPEG as a data URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 

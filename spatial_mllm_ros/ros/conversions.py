@@ -1,23 +1,25 @@
-"""Messages to our types and back, at one border: stamps, cameras, poses, images, selections, answers."""
+"""Messages to the types of this package and back: stamps, cameras, poses, images, selections, answers."""
 
 from __future__ import annotations
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose, Transform
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from spatial_mllm_ros.answering.answer import Answer
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color, decode_compressed_color, decode_depth, validate_image
-from spatial_mllm_ros.geometry.cameras import Intrinsics
+from spatial_mllm_ros.geometry.cameras import Intrinsics, calibrated_camera
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 from spatial_mllm_ros.msg import AnswerTimings, FrameSelection, SpatialAnswer
 from spatial_mllm_ros.scene.records import SceneStatus, Selection
 
 try:
     from cv_bridge import CvBridge
-except ImportError:  # not on the Python index, and its builds break with NumPy 2: our decoder gives the same result
+except ImportError:  # it is not on the Python index, and its builds break with NumPy 2; frames.codec does the same
     CvBridge = None
 
 _NS = 1_000_000_000
@@ -38,7 +40,12 @@ def duration_message(duration_ns: int) -> Duration:
     return Duration(sec=duration_ns // _NS, nanosec=duration_ns % _NS)
 
 
-def color_of(message: Image | CompressedImage, out: np.ndarray | None = None) -> np.ndarray:
+def nanoseconds(seconds: float) -> int:
+    """Integer nanoseconds of a parameter in seconds."""
+    return round(seconds * _NS)
+
+
+def color_of(message: Image | CompressedImage, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB of a colour message, into ``out`` where it is given; FrameRejectedError if malformed."""
     if isinstance(message, CompressedImage):
         return decode_compressed_color(message.format, message.data, out=out)
@@ -47,12 +54,12 @@ def color_of(message: Image | CompressedImage, out: np.ndarray | None = None) ->
     validate_image(*_image_fields(message))
     image = CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
     if out is None:
-        return image
+        return np.asarray(image)
     np.copyto(out, image)
     return out
 
 
-def depth_of(message: Image) -> np.ndarray:
+def depth_of(message: Image) -> NDArray[np.float32]:
     """float32 [h, w] metres of a depth message, NaN where there is none; FrameRejectedError if malformed."""
     return decode_depth(*_image_fields(message))
 
@@ -65,21 +72,24 @@ def intrinsics_of(message: CameraInfo, *, width_px: int, height_px: int) -> Intr
     """The pinhole camera of ``message`` for an image of ``width_px`` x ``height_px``.
 
     Raises:
-        FrameRejectedError: K is zero or not finite (the camera is not calibrated), or its size is missing.
+        FrameRejectedError: the camera is not calibrated, or its calibration is for another field of view.
     """
-    k = np.asarray(message.k, dtype=np.float64)
-    if not np.isfinite(k).all() or k[0] <= 0 or k[4] <= 0 or message.width == 0 or message.height == 0:
+    try:
+        camera = calibrated_camera(message.k, width_px=message.width, height_px=message.height)
+        return camera.for_image(width_px, height_px)
+    except FrameRejectedError as error:
         raise FrameRejectedError(
-            "camera_info",
-            f"The camera_info has fx {k[0]}, fy {k[4]} for an image of {message.width}x{message.height}; "
-            "calibrate the camera, or set input.depth to false so that no calibration is needed.",
-        )
-    camera = Intrinsics(k[0], k[4], k[2], k[5], message.width, message.height)
-    return camera if (message.width, message.height) == (width_px, height_px) else camera.resized(width_px, height_px)
+            error.cause, f"{error} Without depth no calibration is needed: set input.depth to false."
+        ) from error
 
 
-def matrix_of(pose: Pose | Transform) -> np.ndarray:
-    """float64 [4, 4] parent-from-child matrix; FrameRejectedError where the quaternion is no rotation."""
+def camera_info_message(camera: Intrinsics, header: Header) -> CameraInfo:
+    """The calibration of a pinhole camera without distortion, of the image size that ``camera`` belongs to."""
+    return CameraInfo(header=header, **camera.calibration())
+
+
+def matrix_of(pose: Pose | Transform) -> NDArray[np.float64]:
+    """float64 [4, 4] parent-from-child matrix; FrameRejectedError where the quaternion is not a rotation."""
     t = pose.position if isinstance(pose, Pose) else pose.translation
     q = pose.orientation if isinstance(pose, Pose) else pose.rotation
     quaternion = np.array([q.x, q.y, q.z, q.w])
@@ -115,7 +125,7 @@ def selection_message(selection: Selection, status: SceneStatus, scene_frame: st
 
 
 def answer_message(answer: Answer, question: str, scene_frame: str) -> SpatialAnswer:
-    """The answer object as a message."""
+    """The message of an answer to ``question``."""
     timings = answer.timings
     message = SpatialAnswer(
         status=int(answer.status),
@@ -134,7 +144,7 @@ def answer_message(answer: Answer, question: str, scene_frame: str) -> SpatialAn
         newest_frame_age=duration_message(answer.newest_frame_age_ns),
         context=answer.context,
         context_age=duration_message(answer.context_age_ns),
-        rung=answer.rung.value,
+        degradation=answer.degradation.value,
         timings=AnswerTimings(
             queued=duration_message(timings.queued_ns),
             selection=duration_message(timings.selection_ns),

@@ -1,4 +1,4 @@
-"""What has to be in the environment before the ROS middleware starts, and where the installed files are."""
+"""The environment variables that the ROS middleware needs before it starts, and where the installed files are."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""What the node knows of the scene as markers for RViz and Foxglove, in the scene frame."""
+"""The scene as markers for RViz and Foxglove, in the scene frame."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from geometry_msgs.msg import Point, Vector3
+from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -15,6 +16,9 @@ from spatial_mllm_ros.ros.conversions import time_message
 from spatial_mllm_ros.scene.records import PlacedFrame
 from spatial_mllm_ros.scene.scene import Scene
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_centres
+
+if TYPE_CHECKING:
+    from rclpy.publisher import Publisher
 
 MAX_VOXELS = 20_000  # a message of half a megabyte; more are thinned regularly
 VOXELS, SELECTED, EVIDENCE, EVIDENCE_ENDS = "voxels", "selected_cameras", "evidence_views", "evidence_ends"
@@ -29,13 +33,13 @@ _LINES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
 
 
 class MarkerOutput:
-    """Publishes the markers while somebody looks, and again only after something has changed.
+    """Publishes the markers, and publishes them again only after something has changed.
 
     Attributes:
         evidence_stamps_ns: of the latest answer; set by the node.
     """
 
-    def __init__(self, publisher: Any) -> None:
+    def __init__(self, publisher: Publisher[MarkerArray]) -> None:
         self._publisher = publisher
         self._shown: object = None
         self.evidence_stamps_ns: tuple[int, ...] = ()
@@ -46,19 +50,19 @@ class MarkerOutput:
 
     def publish(self, scene: Scene, scene_frame: str) -> None:
         """Takes some milliseconds for some thousand voxels: not for the executor's thread."""
-        selection, evidence = scene.select(), self.evidence_stamps_ns
+        snapshot, evidence = scene.snapshot, self.evidence_stamps_ns
+        selection = snapshot.selection
         state = (selection, evidence, scene_frame)
         if state == self._shown:
             return
         self._shown = state
-        fine_voxel_size, level = scene.grid()
         self._publisher.publish(
             scene_markers(
-                scene.placed(),
+                snapshot.placed,
                 selection.stamps_ns,
                 evidence,
-                fine_voxel_size=fine_voxel_size,
-                level=level,
+                fine_voxel_size=snapshot.fine_voxel_size,
+                level=snapshot.level,
                 scene_frame=scene_frame,
                 stamp_ns=selection.newest_stamp_ns,
             )
@@ -80,7 +84,7 @@ def scene_markers(
     Args:
         placed: the frames held, in time order.
         selected, evidence: stamps of the frames selected now, and of those that the latest answer was given from.
-        fine_voxel_size, level: of the scene's grid, see ``Scene.grid``.
+        fine_voxel_size, level: of the scene's grid, see ``SceneSnapshot``.
         scene_frame: tf frame of all markers.
         stamp_ns: their time.
 
@@ -116,14 +120,14 @@ def scene_markers(
     return MarkerArray(markers=list(markers))
 
 
-def last_seen(placed: Sequence[PlacedFrame], level: int) -> tuple[np.ndarray, np.ndarray]:
+def last_seen(placed: Sequence[PlacedFrame], level: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Voxel keys int64 [n] of the grid ``level``, ascending, and the stamp int64 [n] of each one's latest sighting."""
     keys = [coarsen(frame.fine_keys, level) for frame in placed]
     if not keys:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     together = np.concatenate(keys)
     stamps = np.repeat([frame.stamp_ns for frame in placed], [len(part) for part in keys])
-    # unique() gives first occurrences: turned round, they are the last ones in time
+    # unique() gives the first occurrences; of the reversed sequence they are the latest ones
     unique, first = np.unique(together[::-1], return_index=True)
     return unique, stamps[::-1][first]
 
@@ -144,7 +148,9 @@ def _voxels(placed: Sequence[PlacedFrame], fine_voxel_size: float, level: int) -
     return marker
 
 
-def _lines(name: str, parts: Sequence[np.ndarray], width: float, color: tuple[float, float, float, float]) -> Marker:
+def _lines(
+    name: str, parts: Sequence[NDArray[np.float64]], width: float, color: tuple[float, float, float, float]
+) -> Marker:
     """A list of lines from parts [2 k, 3]: the ends of k lines each."""
     marker = Marker(ns=name, type=Marker.LINE_LIST, scale=Vector3(x=width))
     marker.color = ColorRGBA(r=color[0], g=color[1], b=color[2], a=color[3])
@@ -153,22 +159,22 @@ def _lines(name: str, parts: Sequence[np.ndarray], width: float, color: tuple[fl
     return marker
 
 
-def _ends(centres: Sequence[np.ndarray], size: float) -> Marker:
+def _ends(centres: Sequence[NDArray[np.float64]], size: float) -> Marker:
     marker = Marker(ns=EVIDENCE_ENDS, type=Marker.SPHERE_LIST, scale=Vector3(x=size, y=size, z=size))
     marker.color = ColorRGBA(r=_EVIDENCE_COLOR[0], g=_EVIDENCE_COLOR[1], b=_EVIDENCE_COLOR[2], a=_EVIDENCE_COLOR[3])
     marker.points = _points(np.array(centres).reshape(-1, 3))
     return marker
 
 
-def _frustum(frame: PlacedFrame, length: float) -> np.ndarray:
+def _frustum(frame: PlacedFrame, length: float) -> NDArray[np.float64]:
     """The ends [16, 3] of the lines from the camera through the image's corners at depth ``length``, and around it."""
     corners = np.vstack([np.zeros(3), _corner_rays(frame.intrinsics) * length])
     in_scene = corners @ frame.scene_from_cam[:3, :3].T + frame.scene_from_cam[:3, 3]
-    ends: np.ndarray = in_scene[np.array(_LINES).reshape(-1)]
+    ends: NDArray[np.float64] = in_scene[np.array(_LINES).reshape(-1)]
     return ends
 
 
-def _corner_rays(camera: Intrinsics) -> np.ndarray:
+def _corner_rays(camera: Intrinsics) -> NDArray[np.float64]:
     """Points [4, 3] at depth 1 behind the outer corners of the image, around it; optical axes."""
     right, bottom = camera.width_px - 0.5, camera.height_px - 0.5
     pixels = np.array([[-0.5, -0.5], [right, -0.5], [right, bottom], [-0.5, bottom]])
@@ -177,13 +183,12 @@ def _corner_rays(camera: Intrinsics) -> np.ndarray:
     return np.stack([x, y, np.ones(4)], axis=1)
 
 
-def _seen_centre(frame: PlacedFrame, fine_voxel_size: float) -> np.ndarray:
+def _seen_centre(frame: PlacedFrame, fine_voxel_size: float) -> NDArray[np.float64]:
     """The middle [3] of what the frame sees; the camera itself where it sees nothing."""
     if not len(frame.fine_keys):
         return np.asarray(frame.scene_from_cam[:3, 3])
-    centre: np.ndarray = np.median(voxel_centres(frame.fine_keys, fine_voxel_size, 0).astype(np.float64), axis=0)
-    return centre
+    return np.asarray(np.median(voxel_centres(frame.fine_keys, fine_voxel_size, 0).astype(np.float64), axis=0))
 
 
-def _points(xyz: np.ndarray) -> list[Point]:
+def _points(xyz: NDArray[np.float64] | NDArray[np.float32]) -> list[Point]:
     return [Point(x=x, y=y, z=z) for x, y, z in xyz.astype(np.float64).tolist()]

@@ -1,118 +1,46 @@
-"""Camera messages to frames: a colour image, its depth, its camera and its pose come together by their stamps."""
+"""Camera messages to frames: a colour image, its depth, its calibration and its pose are matched by their stamps."""
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.frame import Frame
+from spatial_mllm_ros.frames.stamp_index import StampIndex
 from spatial_mllm_ros.geometry.cameras import Intrinsics
-from spatial_mllm_ros.ros.conversions import color_of, depth_of, intrinsics_of, matrix_of, stamp_ns
+from spatial_mllm_ros.ros.conversions import color_of, depth_of, intrinsics_of, stamp_ns
+from spatial_mllm_ros.ros.poses import PoseSource, PoseUnavailableError, TopicPoses
 from spatial_mllm_ros.scene.scene import Scene
 
-_T = TypeVar("_T")
-_HELD_MATES = 64  # depth images and poses kept for colour images still to come
-_HELD_COLORS = 16  # colour images that may wait for their mates
+_HELD_DEPTHS = 64  # for colour images still to come
+_HELD_COLORS = 16  # colour images that may wait for their depth and pose
 
 
 class _CountedBySceneError(FrameRejectedError):
     """A frame that the scene itself refused; the scene has counted it."""
 
 
-class PoseUnavailableError(Exception):
-    """The camera's pose at a stamp is not known; ``final`` when waiting longer will not help."""
-
-    def __init__(self, message: str, *, final: bool) -> None:
-        super().__init__(message)
-        self.final = final
-
-
-class PoseSource(Protocol):
-    """Where the pose of the camera at a stamp comes from."""
-
-    def scene_from_cam(self, stamp_ns: int, camera_frame_id: str) -> np.ndarray:
-        """float64 [4, 4]; raises PoseUnavailableError."""
-        ...
-
-
-class StampIndex(Generic[_T]):
-    """The newest items by stamp, in a bounded store; finds the nearest within a tolerance."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._stamps: list[int] = []
-        self._items: list[_T] = []
-
-    def add(self, stamp: int, item: _T) -> None:
-        """Keeps ``item``; the oldest stamp leaves a full store. A jump back in time empties it first."""
-        if self._stamps and stamp < self._stamps[0]:
-            self.clear()
-        at = bisect.bisect_left(self._stamps, stamp)
-        self._stamps.insert(at, stamp)
-        self._items.insert(at, item)
-        if len(self._stamps) > self._capacity:
-            del self._stamps[0], self._items[0]
-
-    def nearest(self, stamp: int, slop_ns: int) -> _T | None:
-        """The item nearest to ``stamp``, None where none is within ``slop_ns``."""
-        at = bisect.bisect_left(self._stamps, stamp)
-        candidates = [i for i in (at - 1, at) if 0 <= i < len(self._stamps)]
-        best = min(candidates, key=lambda i: abs(self._stamps[i] - stamp), default=None)
-        if best is None or abs(self._stamps[best] - stamp) > slop_ns:
-            return None
-        return self._items[best]
-
-    @property
-    def newest_ns(self) -> int:
-        """The largest stamp held, 0 when empty."""
-        return self._stamps[-1] if self._stamps else 0
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._stamps.clear()
-        self._items.clear()
-
-
-class TopicPoses:
-    """Poses of the camera's optical frame in the scene frame, from a PoseStamped topic."""
-
-    def __init__(self, scene_frame: str, slop_ns: int) -> None:
-        self._scene_frame = scene_frame
-        self._slop_ns = slop_ns
-        self._poses: StampIndex[np.ndarray] = StampIndex(_HELD_MATES)
-
-    def add(self, message: PoseStamped) -> None:
-        """Keeps one pose; FrameRejectedError where it is malformed or in another frame."""
-        if message.header.frame_id not in ("", self._scene_frame):
-            raise FrameRejectedError(
-                "pose_frame",
-                f"The camera pose is in frame {message.header.frame_id!r} but the scene frame is "
-                f"{self._scene_frame!r}; set the parameter scene_frame to the frame of the poses.",
-            )
-        self._poses.add(stamp_ns(message.header.stamp), matrix_of(message.pose))
-
-    def scene_from_cam(self, stamp_ns: int, camera_frame_id: str) -> np.ndarray:
-        """See PoseSource; ``camera_frame_id`` is not needed, since the topic names one camera."""
-        pose = self._poses.nearest(stamp_ns, self._slop_ns)
-        if pose is None:
-            raise PoseUnavailableError(
-                f"no camera pose within {self._slop_ns / 1e6:.0f} ms of the image of {camera_frame_id!r}",
-                final=self._poses.newest_ns > stamp_ns + self._slop_ns,
-            )
-        return pose
-
-
 class FrameAssembler:
-    """Feeds a scene with frames made of messages; all its methods are called from the executor's thread.
+    """Makes frames of messages and adds them to a scene. All methods are called from the executor's thread.
 
-    What cannot become a frame is counted by the scene, by cause; ``last_reason`` is the last sentence why.
+    Args:
+        scene: gets the frames; counts by cause what cannot become one.
+        needs_depth: a colour image without depth is rejected.
+        poses: None where frames have no pose; otherwise a colour image without a pose is rejected.
+        slop_ns: the largest difference between the stamps of one frame's messages.
+        wait_ns: how long, by stamps of newer colour images, a colour image waits for its depth and pose.
+        on_frame: called after a frame was added.
+
+    Attributes:
+        received: colour images that have arrived.
+        last_reason: the sentence that says why the latest rejected image was rejected; "" before the first.
     """
 
     def __init__(
@@ -132,21 +60,26 @@ class FrameAssembler:
         self._wait_ns = wait_ns
         self._on_frame = on_frame
         self._waiting: deque[Image | CompressedImage] = deque()
-        self._depths: StampIndex[Image] = StampIndex(_HELD_MATES)
+        self._depths: StampIndex[Image] = StampIndex(_HELD_DEPTHS)
         self._camera_info: CameraInfo | None = None
         self._newest_ns = 0
         self.received = 0
         self.last_reason = ""
+
+    @property
+    def waiting(self) -> int:
+        """How many colour images wait for their depth or pose."""
+        return len(self._waiting)
 
     def on_color(self, message: Image | CompressedImage) -> None:
         """A colour image has arrived."""
         self.received += 1
         stamp = stamp_ns(message.header.stamp)
         if stamp < self._newest_ns:
-            self._waiting.clear()  # the clock jumped back: what waited belongs to the past
+            self._waiting.clear()  # the clock jumped back: the waiting images belong to the past
         self._newest_ns = stamp
-        if not self._scene.admits(stamp):
-            return  # too early, or out of order: counted by the scene, and not worth decoding
+        if not self._scene.queue.admits(stamp):
+            return  # too early, or out of order: the scene has counted it, and it need not be decoded
         self._waiting.append(message)
         if len(self._waiting) > _HELD_COLORS:
             self._reject(FrameRejectedError("overrun", "Too many colour images wait for their depth and pose."))
@@ -164,14 +97,16 @@ class FrameAssembler:
 
     def on_pose(self, message: PoseStamped) -> None:
         """A camera pose has arrived on the topic."""
+        if not isinstance(self._poses, TopicPoses):
+            return
         try:
-            self._poses.add(message)  # type: ignore[union-attr]
+            self._poses.add(message)
         except FrameRejectedError as error:
             self._reject(error)
         self.assemble()
 
     def assemble(self) -> None:
-        """Makes frames of the waiting colour images, in order, as far as their mates are there."""
+        """Makes frames of the waiting colour images, in order, as far as their depth and pose have arrived."""
         while self._waiting:
             message = self._waiting[0]
             try:
@@ -179,7 +114,9 @@ class FrameAssembler:
                 if frame is None:
                     return
                 self._waiting.popleft()
-                if _by_scene(self._scene.add, frame):
+                with _counted_by_scene():
+                    added = self._scene.add(frame)
+                if added:
                     self._on_frame()
             except FrameRejectedError as error:
                 if self._waiting and self._waiting[0] is message:
@@ -187,12 +124,12 @@ class FrameAssembler:
                 self._reject(error)
 
     def _frame(self, message: Image | CompressedImage) -> Frame | None:
-        """The frame of a colour image; None while it may still wait for its mates."""
+        """The frame of a colour image; None while the image may still wait for its depth and pose."""
         stamp = stamp_ns(message.header.stamp)
-        patient = self._newest_ns - stamp < self._wait_ns
+        may_wait = self._newest_ns - stamp < self._wait_ns
         depth_message = self._depths.nearest(stamp, self._slop_ns) if self._needs_depth else None
         if self._needs_depth and depth_message is None:
-            if patient and self._depths.newest_ns <= stamp + self._slop_ns:
+            if may_wait and self._depths.newest_ns <= stamp + self._slop_ns:
                 return None
             raise FrameRejectedError(
                 "no_depth",
@@ -204,15 +141,15 @@ class FrameAssembler:
             try:
                 pose = self._poses.scene_from_cam(stamp, message.header.frame_id)
             except PoseUnavailableError as error:
-                if patient and not error.final:
+                if may_wait and not error.final:
                     return None
-                raise FrameRejectedError("no_pose", f"The camera's pose is not known: {error}.") from error
+                raise FrameRejectedError("no_pose", str(error)) from error
         return self._decoded(message, stamp, depth_message, pose)
 
     def _decoded(
-        self, message: Image | CompressedImage, stamp: int, depth: Image | None, pose: np.ndarray | None
+        self, message: Image | CompressedImage, stamp: int, depth: Image | None, pose: NDArray[np.float64] | None
     ) -> Frame:
-        # Raw images are decoded straight into the ring's memory; the size of a compressed one is not known before.
+        # A raw image is decoded straight into the ring's memory; the size of a compressed one is not known before.
         out = None if isinstance(message, CompressedImage) else self._leased(message)
         rgb = color_of(message, out)
         height, width = rgb.shape[:2]
@@ -232,19 +169,21 @@ class FrameAssembler:
             scene_from_cam=pose,
         )
 
-    def _leased(self, message: Image) -> Any:
+    def _leased(self, message: Image) -> NDArray[np.uint8] | None:
         if not (message.height > 0 and message.width > 0 and len(message.data) >= message.height * message.width):
             return None  # malformed: the decoder says how, and no memory is spent on it
-        return _by_scene(self._scene.lease, message.height, message.width)
+        with _counted_by_scene():
+            return self._scene.queue.lease(message.height, message.width)
 
     def _reject(self, error: FrameRejectedError) -> None:
         if not isinstance(error, _CountedBySceneError):
-            self._scene.count_rejected(error.cause)
+            self._scene.queue.count_rejected(error.cause)
         self.last_reason = str(error)
 
 
-def _by_scene(call: Callable[..., _T], *arguments: Any) -> _T:
+@contextlib.contextmanager
+def _counted_by_scene() -> Iterator[None]:
     try:
-        return call(*arguments)
+        yield
     except FrameRejectedError as error:
         raise _CountedBySceneError(error.cause, str(error)) from error

@@ -1,249 +1,391 @@
-"""The node's parameters: declared once, with description, range and unit, and read into one frozen object."""
+"""The node's parameters: one typed declaration, from which descriptors, files and the session's configuration follow.
+
+A field's annotation is the parameter's type, its metadata are the keyword arguments of ``Parameter``. What describes
+the session has the session's own default. ``python -m spatial_mllm_ros.ros.parameter_files`` writes
+``config/spatial_mllm.yaml`` and the table for readers from here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
-from spatial_mllm_ros.answering.context import ContextConfig
 from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.engines.choose import BACKENDS
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.saved.save_load import SceneOrigin, default_root
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from rclpy.node import Node
+
+    _Group = TypeVar("_Group", bound=DataclassInstance)
+
+Value = bool | int | float | str
+_SESSION = SessionConfig()
 
 
 @dataclass(frozen=True)
-class ParameterSpec:
-    """One parameter: all of them are read when the node is configured, so changes take effect at the next configure."""
+class Parameter:
+    """One parameter. All are read when the node is configured: a change takes effect at the next configuration.
+
+    Attributes:
+        name: dotted, as in ROS.
+        unit: of the value; "" for texts, switches and plain numbers.
+        bounds: the smallest and the largest value.
+        choices: the values that a text may have; () for any.
+        session: dotted name of the field of ``SessionConfig`` that it sets; "" where only the node knows it.
+    """
 
     name: str
-    default: Any
+    default: Value
     description: str
-    minimum: float | None = None
-    maximum: float | None = None
+    unit: str = ""
+    bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    session: str = ""
 
     def descriptor(self) -> ParameterDescriptor:
-        """The ROS description, with the range where there is one."""
-        description = self.description + (f" One of: {', '.join(self.choices)}." if self.choices else "")
-        descriptor = ParameterDescriptor(name=self.name, description=description)
-        if self.minimum is None or self.maximum is None:
+        """The description that ROS shows."""
+        descriptor = ParameterDescriptor(name=self.name, description=self.description)
+        constraints = [f"One of: {', '.join(self.choices)}."] if self.choices else []
+        constraints += [f"Unit: {self.unit}."] if self.unit else []
+        descriptor.additional_constraints = " ".join(constraints)
+        if self.bounds is None:
             return descriptor
         if isinstance(self.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum), step=0)]
+            low, high = (int(bound) for bound in self.bounds)
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
         else:
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(self.minimum), to_value=float(self.maximum), step=0.0)
-            ]
+            low_, high_ = (float(bound) for bound in self.bounds)
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low_, to_value=high_, step=0.0)]
         return descriptor
 
+    def fault(self, value: Value) -> str:
+        """What is wrong with ``value``, in a sentence; "" for nothing."""
+        if self.choices and value not in self.choices:
+            return f"Parameter {self.name} is {value!r}; it must be one of {', '.join(self.choices)}."
+        if self.bounds is not None and not (self.bounds[0] <= float(value) <= self.bounds[1]):
+            low, high = self.bounds
+            return f"Parameter {self.name} is {value!r}; it must be from {low:.15g} to {high:.15g}."
+        return ""
 
-# One source for the defaults: the node and a replay without ROS do the same.
-_SESSION = SessionConfig()
-_SCENE = _SESSION.scene
-_CONTEXT = _SESSION.context
 
-SPECS = (
-    ParameterSpec("autostart", True, "Configure and activate at start; false: wait for a lifecycle manager."),
-    ParameterSpec(
-        "checkpoint",
-        "",
-        "Folder of the model (config.json, safetensors, tokenizer); empty: the one in the box.",
-    ),
-    ParameterSpec("device", "auto", "Where the models run.", choices=("auto", "cpu", "cuda")),
-    ParameterSpec("threads", 0, "CPU threads of the models; 0: half of the cores, so that ROS keeps the rest.", 0, 256),
-    ParameterSpec(
-        "scene_frame",
-        "odom",
-        "tf frame in which the scene is kept: odom, or map where there is one. Never published by this node.",
-    ),
-    ParameterSpec("input.depth", False, "Use the depth topic (16UC1 mm or 32FC1 m, registered to the colour image)."),
-    ParameterSpec("input.pose_source", "none", "Where camera poses come from.", choices=("none", "tf", "topic")),
-    ParameterSpec(
-        "input.reliability",
+def _of_node(  # type: ignore[explicit-any]  # the field's annotation is the type
+    default: Value,
+    description: str,
+    *,
+    unit: str = "",
+    bounds: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    session: str = "",
+) -> Any:
+    metadata = {"description": description, "unit": unit, "bounds": bounds, "choices": choices, "session": session}
+    return field(default=default, metadata=metadata)
+
+
+def _of_session(  # type: ignore[explicit-any]  # the field's annotation is the type
+    session: str,
+    description: str,
+    *,
+    unit: str = "",
+    bounds: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    default = attrgetter(session)(_SESSION)
+    return _of_node(default, description, unit=unit, bounds=bounds, choices=choices, session=session)
+
+
+@dataclass(frozen=True)
+class InputParameters:
+    """What the camera gives, and how its messages are matched."""
+
+    depth: bool = _of_node(
+        False, "Use the depth topic (16UC1 in mm or 32FC1 in m), which must be registered to the colour image."
+    )
+    pose_source: str = _of_node("none", "Where camera poses come from.", choices=("none", "tf", "topic"))
+    reliability: str = _of_node(
         "best_effort",
-        "Reliability of the image, depth and camera_info subscriptions.",
+        "Reliability of the subscriptions to image, depth and camera_info.",
         choices=("best_effort", "reliable"),
-    ),
-    ParameterSpec("input.compressed", False, "Subscribe to image/compressed (jpeg, png) instead of image."),
-    ParameterSpec("input.match_slop_s", 0.02, "Largest stamp difference of an image, its depth and its pose.", 0, 1),
-    ParameterSpec("input.match_wait_s", 0.5, "How long, by stamps, an image waits for its depth and pose.", 0, 10),
-    ParameterSpec("buffer.capacity", _SCENE.ring_frames, "Frames in the ring buffer.", 2, 100_000),
-    ParameterSpec("buffer.max_bytes", _SCENE.ring_bytes, "Pixel bytes in the ring buffer.", 1024**2, 2**40),
-    ParameterSpec(
-        "buffer.rate_hz", _SCENE.rate_hz, "Frames taken into the buffer per second of stamps, at most.", 0.01, 1000
-    ),
-    ParameterSpec(
-        "buffer.keyframe_capacity", _SCENE.keyframes, "Frames kept beyond the ring for what only they show.", 0, 100_000
-    ),
-    ParameterSpec("buffer.keyframe_max_bytes", _SCENE.keyframe_bytes, "Pixel bytes in the keyframe store.", 0, 2**40),
-    ParameterSpec("selection.frames", _SCENE.selected_frames, "Frames in the evidence set.", 2, 128),
-    ParameterSpec(
-        "selection.voxel_size_m", _SCENE.voxel_size_m, "Finest voxel edge when the scene is metric.", 0.001, 1
-    ),
-    ParameterSpec(
-        "selection.age_half_life_s",
-        _SCENE.age_half_life_s,
-        "Age after which a frame's gain has lost half of selection.age_discount.",
-        0.1,
-        1e6,
-    ),
-    ParameterSpec(
-        "selection.age_discount",
-        _SCENE.age_discount,
-        "By how much less the gain of a very old frame counts; 0: age counts for nothing.",
-        0,
-        0.99,
-    ),
-    ParameterSpec(
-        "selection.seen_through_frames",
-        _SCENE.seen_through_frames,
-        "Frames that must look through a voxel before older frames no longer count what they saw there; 0: never.",
-        0,
-        255,
-    ),
-    ParameterSpec("encoder.window", _SESSION.encoder_window, "New frames per call of the spatial encoder.", 1, 64),
-    ParameterSpec(
-        "encoder.anchors", _SESSION.encoder_anchors, "Known frames per call, which tie a window to the scene.", 1, 16
-    ),
-    ParameterSpec(
-        "encoder.image_width_px",
-        _SESSION.encoder_image_width_px,
-        "Width at which the encoder sees frames for the scene; 0: as the checkpoint was trained.",
-        0,
-        2044,
-    ),
-    ParameterSpec(
-        "encoder.backend",
-        _SESSION.encoder_backend,
+    )
+    compressed: bool = _of_node(False, "Subscribe to image/compressed (JPEG, PNG) instead of image.")
+    match_slop_s: float = _of_node(
+        0.02, "Largest difference between the stamps of an image, its depth and its pose.", unit="s", bounds=(0, 1)
+    )
+    match_wait_s: float = _of_node(
+        0.5, "How long, by stamps, an image waits for its depth and its pose.", unit="s", bounds=(0, 10)
+    )
+
+
+@dataclass(frozen=True)
+class BufferParameters:
+    """Bounds of the frames held."""
+
+    capacity: int = _of_session("scene.ring_frames", "Frames in the ring buffer.", unit="frames", bounds=(2, 100_000))
+    max_bytes: int = _of_session(
+        "scene.ring_bytes", "Bytes of pixels in the ring buffer, at most.", unit="bytes", bounds=(1024**2, 2**40)
+    )
+    rate_hz: float = _of_session(
+        "scene.rate_hz",
+        "Frames taken into the buffer per second of stamps, at most; 0: every frame.",
+        unit="Hz",
+        bounds=(0, 1000),
+    )
+    keyframe_capacity: int = _of_session(
+        "scene.keyframes",
+        "Frames kept beyond the ring buffer because they show what no other frame shows.",
+        unit="frames",
+        bounds=(0, 100_000),
+    )
+    keyframe_max_bytes: int = _of_session(
+        "scene.keyframe_bytes", "Bytes of pixels of these keyframes, at most.", unit="bytes", bounds=(0, 2**40)
+    )
+
+
+@dataclass(frozen=True)
+class SelectionParameters:
+    """How the evidence set is selected."""
+
+    frames: int = _of_session("scene.selected_frames", "Frames in the evidence set.", unit="frames", bounds=(2, 128))
+    voxel_size_m: float = _of_session(
+        "scene.voxel_size_m", "Edge of the finest voxels where the scene is metric.", unit="m", bounds=(0.001, 1)
+    )
+    age_half_life_s: float = _of_session(
+        "scene.age_half_life_s",
+        "Age at which a frame's gain has lost half of selection.age_discount.",
+        unit="s",
+        bounds=(0.1, 1e6),
+    )
+    age_discount: float = _of_session(
+        "scene.age_discount",
+        "How much less the gain of a very old frame counts, as a fraction; 0: age does not count.",
+        bounds=(0, 0.99),
+    )
+    seen_through_frames: int = _of_session(
+        "scene.seen_through_frames",
+        "Frames that must see through a voxel before older frames no longer count it; 0: never.",
+        unit="frames",
+        bounds=(0, 255),
+    )
+
+
+@dataclass(frozen=True)
+class EncoderParameters:
+    """How the spatial encoder sees the stream, and what runs it."""
+
+    window: int = _of_session(
+        "encoder_window", "New frames per call of the spatial encoder.", unit="frames", bounds=(1, 64)
+    )
+    anchors: int = _of_session(
+        "encoder_anchors", "Known frames per call, which tie the new ones to the scene.", unit="frames", bounds=(1, 16)
+    )
+    image_width_px: int = _of_session(
+        "encoder_image_width_px",
+        "Image width at which the encoder sees frames for the scene; 0: as the checkpoint was trained, 518 where it "
+        "does not say.",
+        unit="px",
+        bounds=(0, 2044),
+    )
+    backend: str = _of_session(
+        "encoder_backend",
         "What runs the spatial encoder; auto: TensorRT engines in the cache, else exports in ONNX Runtime, else torch.",
         choices=BACKENDS,
-    ),
-    ParameterSpec(
-        "encoder.exports",
-        _SESSION.encoder_exports,
-        "Folder of what `spatial_mllm engine export` wrote; empty: the user's cache folder.",
-    ),
-    ParameterSpec("context.refresh", _CONTEXT.refresh, "Read the evidence set in advance, while no question waits."),
-    ParameterSpec(
-        "context.refresh_share",
-        _CONTEXT.refresh_share,
-        "Share of the evidence set that must have changed before it is read anew.",
-        0,
-        1,
-    ),
-    ParameterSpec(
-        "context.refresh_interval_s", _CONTEXT.refresh_interval_s, "Least time between two refreshes.", 0, 3600
-    ),
-    ParameterSpec(
-        "context.max_age_s", _CONTEXT.max_age_s, "From this age on, any change of the evidence set is enough.", 0, 1e9
-    ),
-    ParameterSpec(
-        "context.usable_share",
-        _CONTEXT.usable_share,
-        "A question takes the context there is unless a larger share of the evidence set has changed.",
-        0,
-        1,
-    ),
-    ParameterSpec(
-        "context.cache_bytes", _CONTEXT.cache_bytes, "Bound of the tokens kept per frame and frame pair.", 0, 2**40
-    ),
-    ParameterSpec("query.default_deadline_s", 30.0, "Deadline of questions that state none.", 0.01, 3600),
-    ParameterSpec("query.queue_size", 4, "Questions that may wait; one more is answered BUSY at once.", 1, 1000),
-    ParameterSpec("query.max_view_age_s", 30.0, "Older than this, a view is too stale to answer from.", 0.1, 1e9),
-    ParameterSpec("query.max_new_tokens", _SESSION.max_new_tokens, "Longest answer, in tokens.", 1, 4096),
-    ParameterSpec(
-        "memory.directory",
-        "",
-        "Folder below which clients may save and load scenes; empty: scenes in the user's state folder.",
-    ),
-)
+    )
+    exports: str = _of_session(
+        "encoder_exports",
+        "Folder of the files that `spatial_mllm engine export` wrote; empty: the user's cache folder.",
+    )
 
-DECLARED = tuple(spec.name for spec in SPECS)
+
+@dataclass(frozen=True)
+class ContextParameters:
+    """When the model reads the evidence set, and when what it has read may answer a question."""
+
+    refresh: bool = _of_session("context.refresh", "Read the evidence set in advance, while no question waits.")
+    refresh_changed_fraction: float = _of_session(
+        "context.refresh_changed_fraction",
+        "Fraction of the evidence set that must have changed before it is read again.",
+        bounds=(0, 1),
+    )
+    refresh_interval_s: float = _of_session(
+        "context.refresh_interval_s", "Shortest time between two refreshes.", unit="s", bounds=(0, 3600)
+    )
+    max_age_s: float = _of_session(
+        "context.max_age_s",
+        "From this age of the context on, any change of the evidence set leads to a refresh.",
+        unit="s",
+        bounds=(0, 1e9),
+    )
+    max_changed_fraction: float = _of_session(
+        "context.max_changed_fraction",
+        "A question uses the context unless a larger fraction of the evidence set has changed since.",
+        bounds=(0, 1),
+    )
+    cache_bytes: int = _of_session(
+        "context.cache_bytes",
+        "Bytes of tokens kept per frame and frame pair, at most.",
+        unit="bytes",
+        bounds=(0, 2**40),
+    )
+
+
+@dataclass(frozen=True)
+class QueryParameters:
+    """Bounds of questions and answers."""
+
+    default_deadline_s: float = _of_node(30.0, "Deadline of questions that state none.", unit="s", bounds=(0.01, 3600))
+    queue_size: int = _of_node(
+        4, "Questions that may wait; the next one is answered BUSY at once.", unit="questions", bounds=(1, 1000)
+    )
+    max_view_age_s: float = _of_node(
+        30.0, "A question waits for a new frame when the newest one is older than this.", unit="s", bounds=(0.1, 1e9)
+    )
+    max_new_tokens: int = _of_session("max_new_tokens", "Longest answer.", unit="tokens", bounds=(1, 4096))
+
+
+@dataclass(frozen=True)
+class MemoryParameters:
+    """Where scenes are saved."""
+
+    directory: str = _of_node(
+        "",
+        "Absolute path of the folder below which scenes are saved and loaded; empty: spatial_mllm_ros/scenes in the "
+        "user's state folder.",
+    )
 
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """The values of all parameters, checked; ``values`` is keyed by the dotted names."""
+    """The values of all parameters.
 
-    values: dict[str, Any]
+    Raises:
+        ConfigurationError: values outside of their range or choices; the message names all of them.
+    """
 
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
+    autostart: bool = _of_node(True, "Configure and activate at start; false: a lifecycle manager does it.")
+    checkpoint: str = _of_session(
+        "checkpoint", "Folder of the model (config.json, safetensors, tokenizer.json); empty: the bundled model."
+    )
+    device: str = _of_session(
+        "device",
+        "Where the models run; auto: CUDA where there is a device, else the CPU.",
+        choices=("auto", "cpu", "cuda"),
+    )
+    threads: int = _of_session(
+        "threads", "CPU threads of the models; 0: half of the cores, so that ROS keeps the others.", bounds=(0, 256)
+    )
+    scene_frame: str = _of_node(
+        "odom", "tf frame in which the scene is kept: odom, or map where there is one. The node never publishes it."
+    )
+    input: InputParameters = field(default_factory=InputParameters)
+    buffer: BufferParameters = field(default_factory=BufferParameters)
+    selection: SelectionParameters = field(default_factory=SelectionParameters)
+    encoder: EncoderParameters = field(default_factory=EncoderParameters)
+    context: ContextParameters = field(default_factory=ContextParameters)
+    query: QueryParameters = field(default_factory=QueryParameters)
+    memory: MemoryParameters = field(default_factory=MemoryParameters)
+
+    def __post_init__(self) -> None:
+        values = self.values()
+        faults = [fault for parameter in PARAMETERS if (fault := parameter.fault(values[parameter.name]))]
+        if self.memory.directory and not Path(self.memory.directory).is_absolute():
+            faults.append(
+                f"Parameter memory.directory is {self.memory.directory!r}; it must be an absolute path, or empty."
+            )
+        if faults:
+            raise ConfigurationError(" ".join(faults))
+
+    @staticmethod
+    def declare(node: Node) -> None:
+        """Declares every parameter on ``node``."""
+        for parameter in PARAMETERS:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
 
     @classmethod
-    def declare(cls, node: Any) -> None:
-        """Declares every parameter on ``node`` (an rclpy node) with its descriptor."""
-        for spec in SPECS:
-            node.declare_parameter(spec.name, spec.default, spec.descriptor())
+    def read(cls, node: Node) -> NodeParameters:
+        """The current values of ``node``; see the class for what it raises."""
+        return _filled(cls(), {parameter.name: node.get_parameter(parameter.name).value for parameter in PARAMETERS})
 
     @classmethod
-    def read(cls, node: Any) -> NodeParameters:
-        """Reads the current values.
+    def from_session(cls, config: SessionConfig) -> NodeParameters:
+        """The parameters with which a node makes the session of ``config``; the others have their defaults.
 
         Raises:
-            ConfigurationError: a value is not one of its choices, or the checkpoint folder does not exist.
+            ConfigurationError: the node has no parameter for a value of ``config``, or allows only others.
         """
-        values = {spec.name: node.get_parameter(spec.name).value for spec in SPECS}
-        for spec in SPECS:
-            if spec.choices and values[spec.name] not in spec.choices:
-                raise ConfigurationError(
-                    f"Parameter {spec.name} is {values[spec.name]!r}; it must be one of {', '.join(spec.choices)}."
-                )
-        checkpoint = values["checkpoint"]
-        if checkpoint and not Path(checkpoint).is_dir():
-            raise ConfigurationError(
-                f"Parameter checkpoint names {checkpoint!r}, which is not a folder; give the folder with config.json."
-            )
-        if values["memory.directory"] and not Path(values["memory.directory"]).is_absolute():
-            raise ConfigurationError(
-                f"Parameter memory.directory is {values['memory.directory']!r}; it must be an absolute path, or empty."
-            )
-        return cls(values)
-
-    def memory_root(self) -> Path:
-        """The only folder in which scenes are written and read."""
-        return Path(self["memory.directory"]) if self["memory.directory"] else default_root()
-
-    def scene_origin(self) -> SceneOrigin:
-        """What the geometry of this run comes from, as far as the parameters say it."""
-        posed = self["input.pose_source"] != "none"
-        return SceneOrigin(self["scene_frame"] if posed else "", measures=posed and self["input.depth"])
+        wanted = _leaves(config)
+        made = _filled(cls(), {known.name: wanted[known.session] for known in PARAMETERS if known.session})
+        got = _leaves(made.session_config())
+        if differing := [f"{name} = {value!r}" for name, value in wanted.items() if value != got[name]]:
+            raise ConfigurationError(f"The node has no parameter for {', '.join(differing)}; leave the default.")
+        return made
 
     def session_config(self) -> SessionConfig:
         """The session that these parameters describe."""
-        return SessionConfig(
-            checkpoint=self["checkpoint"],
-            device=self["device"],
-            threads=self["threads"],
-            max_new_tokens=self["query.max_new_tokens"],
-            encoder_window=self["encoder.window"],
-            encoder_anchors=self["encoder.anchors"],
-            encoder_image_width_px=self["encoder.image_width_px"],
-            encoder_backend=self["encoder.backend"],
-            encoder_exports=self["encoder.exports"],
-            scene=SceneConfig(
-                ring_frames=self["buffer.capacity"],
-                ring_bytes=self["buffer.max_bytes"],
-                rate_hz=self["buffer.rate_hz"],
-                keyframes=self["buffer.keyframe_capacity"],
-                keyframe_bytes=self["buffer.keyframe_max_bytes"],
-                selected_frames=self["selection.frames"],
-                voxel_size_m=self["selection.voxel_size_m"],
-                age_half_life_s=self["selection.age_half_life_s"],
-                age_discount=self["selection.age_discount"],
-                seen_through_frames=self["selection.seen_through_frames"],
-            ),
-            context=ContextConfig(
-                refresh=self["context.refresh"],
-                refresh_share=self["context.refresh_share"],
-                refresh_interval_s=self["context.refresh_interval_s"],
-                max_age_s=self["context.max_age_s"],
-                usable_share=self["context.usable_share"],
-                cache_bytes=self["context.cache_bytes"],
-            ),
-        )
+        values = self.values()
+        return _filled(_SESSION, {known.session: values[known.name] for known in PARAMETERS if known.session})
+
+    def values(self) -> dict[str, Value]:
+        """All values by their dotted names."""
+        return _leaves(self)
+
+    def arguments(self) -> list[str]:
+        """All values as ROS arguments of the node's process, to follow ``--ros-args``."""
+        return [part for name, value in self.values().items() for part in ("-p", f"{name}:={yaml_value(value)}")]
+
+    def memory_root(self) -> Path:
+        """The only folder in which scenes are written and read."""
+        return Path(self.memory.directory) if self.memory.directory else default_root()
+
+    def scene_origin(self) -> SceneOrigin:
+        """Where the geometry of this run comes from, as far as the parameters say it."""
+        posed = self.input.pose_source != "none"
+        return SceneOrigin(self.scene_frame if posed else "", measures=posed and self.input.depth)
+
+
+def yaml_value(value: Value) -> str:
+    """``value`` in YAML, which ROS reads in a parameter file and after ``-p NAME:=``."""
+    return json.dumps(value) if isinstance(value, bool | str) else repr(value)
+
+
+def _declared(group: type[DataclassInstance], prefix: str = "") -> Iterator[Parameter]:
+    for member in fields(group):
+        name = f"{prefix}{member.name}"
+        if isinstance(member.default_factory, type):
+            yield from _declared(member.default_factory, f"{name}.")
+        elif member.default is not MISSING:
+            yield Parameter(name, member.default, **member.metadata)
+
+
+def _leaves(group: DataclassInstance, prefix: str = "") -> dict[str, Value]:
+    """The values of nested dataclasses by their dotted names."""
+    values: dict[str, Value] = {}
+    for member in fields(group):
+        value, name = getattr(group, member.name), f"{prefix}{member.name}"
+        if isinstance(value, Value):
+            values[name] = value
+        else:
+            values |= _leaves(value, f"{name}.")
+    return values
+
+
+def _filled(group: _Group, values: Mapping[str, Value], prefix: str = "") -> _Group:
+    """``group`` with ``values`` by their dotted names in place of its own, in the nested dataclasses too."""
+    changes = {}
+    for member in fields(group):
+        value, name = getattr(group, member.name), f"{prefix}{member.name}"
+        if isinstance(value, Value):
+            changes[member.name] = values.get(name, value)
+        else:
+            changes[member.name] = _filled(value, values, f"{name}.")
+    return replace(group, **changes)
+
+
+PARAMETERS = tuple(_declared(NodeParameters))

@@ -1,4 +1,4 @@
-"""How the node runs: its executor, its signals, its log, and an orderly end."""
+"""How the node runs: its executor, its signals, its log, and the order of its end."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.task import Future
 
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+
+_T = TypeVar("_T")
 _LAST_QUESTIONS_S = 0.2  # at the end, for questions that had arrived before the signal and were not taken yet
 _LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
 
 
-class OrderlyNode(Protocol):
-    """An rclpy node that can end its work and say when nothing is left to answer."""
+class StoppableNode(Protocol):
+    """An rclpy node that can end its work and says when nothing is left to answer."""
 
     @property
     def busy(self) -> bool:
@@ -29,7 +35,7 @@ class OrderlyNode(Protocol):
         """Ends the work; open questions are answered soon."""
         ...
 
-    def get_logger(self) -> Any:
+    def get_logger(self) -> RcutilsLogger:
         """See rclpy.node.Node."""
         ...
 
@@ -38,11 +44,30 @@ class OrderlyNode(Protocol):
         ...
 
 
-def spin_until_shutdown(node: OrderlyNode, should_stop: Callable[[], bool] = lambda: False) -> None:
+class ThreadResult(Generic[_T]):
+    """A result that another thread makes and a coroutine in the executor's thread awaits."""
+
+    def __init__(self, executor: Executor | None) -> None:
+        self._executor = executor
+        self._future: Future[_T] = Future(executor=executor)
+
+    def set(self, result: _T) -> None:
+        """Delivers the result, from any thread."""
+        self._future.set_result(result)
+        if self._executor is not None:
+            self._executor.wake()  # an idle executor would otherwise not notice the result
+
+    async def get(self) -> _T:
+        """The result, once it is there."""
+        result: _T = await self._future
+        return result
+
+
+def spin_until_shutdown(node: StoppableNode, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Runs ``node`` until SIGINT, SIGTERM or ``should_stop``; then ends its work and destroys it.
 
-    rclpy must have been initialised without its own signal handlers: they take the context away at once, and whoever
-    waits for an answer would never get one. Must be called from the main thread.
+    rclpy must have been initialised without its own signal handlers: they shut the context down at once, and clients
+    that wait for an answer would not get one. Must be called from the main thread.
     """
     stop = threading.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
@@ -76,12 +101,12 @@ def spin_until_shutdown(node: OrderlyNode, should_stop: Callable[[], bool] = lam
 class _RosLogHandler(logging.Handler):
     """Sends the package's log records to the node's logger, and so to /rosout."""
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: RcutilsLogger) -> None:
         super().__init__(logging.INFO)
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record, at its own level; rclpy binds a level to the line of the call, so each has a line of its own."""
+        """One record, at its level; rclpy ties a level to the line of the call, so each level has its own line."""
         text = self.format(record)
         if record.levelno >= logging.ERROR:
             self._logger.error(text)

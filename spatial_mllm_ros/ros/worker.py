@@ -1,8 +1,8 @@
 """The thread that does the heavy work: questions first, in order; between them frames and the model's context.
 
-A question waits for at most one encoder window, and for at most one layer of a context refresh: that one is left and
-goes on afterwards. Windows and refresh take turns when both have work: after every window a refresh gets as much time
-as the window took, so neither can starve the other, and each is at worst half as fast as alone.
+A question waits for at most one encoder window, and for at most one layer of a context refresh, which continues after
+the answer. Windows and refreshes take turns when there is work for both: after every window a refresh gets as much time
+as the window took. So neither can starve the other, and each is at worst half as fast as alone.
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
 
 _log = logging.getLogger(__name__)
-_LEAST_SLICE_NS = 50_000_000  # of a refresh while frames wait
-_DROPPABLE_ERRANDS = 4
+_LEAST_SLICE_NS = 50_000_000  # that a refresh gets while frames wait
+_DROPPABLE_TASKS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class _Errand:
+class _Task:
     work: Callable[[], None]
     refused: Callable[[], None] | None
+
+
+def unexpected_error(error: Exception) -> str:
+    """What a client is told of an error that no code expects; the log has its traceback."""
+    return f"Unexpected error ({type(error).__name__}: {error}); please report it with the log."
 
 
 class SessionWorker:
     """Runs a session in a thread of its own, so that nothing heavy happens in the executor.
 
     Args:
-        session: what answers; only this thread uses it.
-        queue_size: questions that may wait, the one being answered not counted.
-        max_view_age_ns: an older newest frame is waited for until the question's deadline.
-        now_stamp_ns: the present in the clock of the frame stamps.
-        on_scene_changed: called from the thread after frames were placed in the scene.
+        session: only this thread uses it.
+        queue_size: questions that may wait, not counting the one being answered.
+        max_view_age_ns: while the newest frame is older, a question waits for a new one until its deadline.
+        now_stamp_ns: gives the present in the clock of the frame stamps.
+        on_scene_changed: called in the thread after frames were placed in the scene.
     """
 
     def __init__(
@@ -55,15 +60,15 @@ class SessionWorker:
         self._on_scene_changed = on_scene_changed
         self._condition = threading.Condition()
         self._questions: deque[tuple[Inquiry, Callable[[Answer], None]]] = deque()
-        self._errands: deque[_Errand] = deque()
+        self._tasks: deque[_Task] = deque()
         self._stopping = False
-        self._window_ns = 0  # that the last window took
-        self._refresh_next = False  # a window had its turn
+        self._window_ns = 0  # duration of the last window
+        self._refresh_next = False  # the last turn was a window's
         self._thread = threading.Thread(target=self._run, name="spatial-session", daemon=True)
         self._thread.start()
 
     def submit(self, inquiry: Inquiry, done: Callable[[Answer], None]) -> None:
-        """Queues a question; ``done`` is called once with its answer, at once where the queue is full.
+        """Queues a question; ``done`` is called once with its answer, at once when the queue is full.
 
         ``done`` runs in the worker's thread, or in the caller's when the answer is BUSY or CANCELLED.
         """
@@ -79,47 +84,47 @@ class SessionWorker:
         if refusal is not None:
             done(refusal)
 
-    def do(self, errand: Callable[[], None], refused: Callable[[], None] | None = None) -> None:
-        """Has the thread do something else that is too much for the executor, after the waiting questions.
+    def submit_task(self, task: Callable[[], None], refused: Callable[[], None] | None = None) -> None:
+        """Queues work other than a question, which the thread does after the waiting questions.
 
-        Without ``refused``, an errand may be dropped for newer ones. With it, it is done, or ``refused`` is called (in
-        the caller's thread or in that of ``close``) because the thread has ended before.
+        Without ``refused``, newer tasks may take the task's place. With ``refused``, either the task is run, or the
+        thread has ended before it and ``refused`` is called, in the caller's thread or in that of ``close``.
         """
         with self._condition:
             stopping = self._stopping
             if not stopping:
-                droppable = [waiting for waiting in self._errands if waiting.refused is None]
-                if refused is None and len(droppable) >= _DROPPABLE_ERRANDS:
-                    self._errands.remove(droppable[0])
-                self._errands.append(_Errand(errand, refused))
+                droppable = [waiting for waiting in self._tasks if waiting.refused is None]
+                if refused is None and len(droppable) >= _DROPPABLE_TASKS:
+                    self._tasks.remove(droppable[0])
+                self._tasks.append(_Task(task, refused))
                 self._condition.notify_all()
         if stopping and refused is not None:
             refused()
 
     def frame_added(self) -> None:
-        """Tells the thread that the scene has a new frame; cheap."""
+        """Tells the thread that the scene has a new frame."""
         with self._condition:
             self._condition.notify_all()
 
     @property
     def stopping(self) -> bool:
-        """True once ``close`` has been called; open questions are then ended as soon as possible."""
+        """True once ``close`` has been called; open questions then end as soon as possible."""
         return self._stopping
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Ends the thread after the question in work has noticed; waiting ones are answered CANCELLED."""
+        """Ends the thread as soon as the present question has noticed; waiting ones are answered CANCELLED."""
         with self._condition:
             self._stopping = True
             waiting = list(self._questions)
             self._questions.clear()
-            errands = list(self._errands)
-            self._errands.clear()
+            tasks = list(self._tasks)
+            self._tasks.clear()
             self._condition.notify_all()
         for _, done in waiting:
             done(Answer(Status.CANCELLED, "The node is shutting down."))
-        for errand in errands:
-            if errand.refused is not None:
-                errand.refused()
+        for task in tasks:
+            if task.refused is not None:
+                task.refused()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             _log.error("The session thread did not end within %.0f s; it is left behind.", timeout_s)
@@ -129,20 +134,20 @@ class SessionWorker:
             refresh_in_s = None if self._questions else self._seconds_to_refresh()
             with self._condition:
                 woken = self._condition.wait_for(
-                    lambda: self._stopping or self._questions or self._errands or self._session.scene.pending,
+                    lambda: self._stopping or self._questions or self._tasks or self._session.scene.pending,
                     refresh_in_s,
                 )
                 if self._stopping:
                     return
                 question = self._questions.popleft() if self._questions else None
-                errand = self._errands.popleft() if self._errands and question is None else None
+                task = self._tasks.popleft() if self._tasks and question is None else None
             frames_wait = bool(self._session.scene.pending)
             refresh_due = refresh_in_s is not None and (refresh_in_s == 0 or not woken)
             if question is not None:
                 inquiry, done = question
                 done(self._answer(inquiry))
-            elif errand is not None:
-                self._run_errand(errand)
+            elif task is not None:
+                self._run_task(task)
             elif frames_wait and not (self._refresh_next and refresh_due):
                 self._process()
             elif refresh_due:
@@ -152,35 +157,34 @@ class SessionWorker:
         try:
             return self._session.seconds_to_refresh()
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; without a refresh it still answers)
-            _log.exception("Whether the context is due for a refresh could not be told.")
+            _log.exception("It is not known when the context is due: unexpected error; please report it with the log.")
             return None
 
     def _refresh(self) -> None:
         self._refresh_next = False
         until_ns = time.monotonic_ns() + max(self._window_ns, _LEAST_SLICE_NS)
-
         try:
             self._session.refresh(
-                should_yield=lambda: self._stopping or bool(self._questions),
-                may_pause=lambda: (
-                    bool(self._errands) or (self._session.scene.pending > 0 and time.monotonic_ns() >= until_ns)
+                interrupt=lambda: self._stopping or bool(self._questions),
+                pause_requested=lambda: (
+                    bool(self._tasks) or (self._session.scene.pending > 0 and time.monotonic_ns() >= until_ns)
                 ),
             )
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; the old context is still there)
-            _log.exception("Refreshing the context failed in a way nobody foresaw.")
+            _log.exception("The context was not refreshed: unexpected error; please report it with the log.")
 
-    def _run_errand(self, errand: _Errand) -> None:
+    def _run_task(self, task: _Task) -> None:
         try:
-            errand.work()
+            task.work()
         except Exception:  # noqa: BLE001 (the thread must outlive any defect)
-            _log.exception("An errand of the node failed in a way nobody foresaw.")
+            _log.exception("A task failed: unexpected error; please report it with the log.")
 
     def _process(self) -> None:
         started_ns = time.monotonic_ns()
         try:
             changed = self._session.scene.process(max_calls=1)
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; diagnostics shows the growing count)
-            _log.exception("Placing frames in the scene failed in a way nobody foresaw.")
+            _log.exception("Frames were not placed in the scene: unexpected error; please report it with the log.")
             return
         finally:
             self._window_ns, self._refresh_next = time.monotonic_ns() - started_ns, True
@@ -192,8 +196,8 @@ class SessionWorker:
             stale = self._wait_for_fresh_view(inquiry)
             return stale or self._session.answer(inquiry, now_stamp_ns=self._now_stamp_ns())
         except Exception as error:  # noqa: BLE001 (a client waits: it must get an answer whatever happens)
-            _log.exception("A question failed in a way nobody foresaw.")
-            return Answer(Status.MODEL_ERROR, f"Unexpected {type(error).__name__}: {error}. The node's log says more.")
+            _log.exception("A question was not answered: unexpected error; please report it with the log.")
+            return Answer(Status.MODEL_ERROR, unexpected_error(error))
 
     def _wait_for_fresh_view(self, inquiry: Inquiry) -> Answer | None:
         scene = self._session.scene
@@ -216,5 +220,5 @@ class SessionWorker:
                         epoch=scene.status().epoch,
                         timings=Timings(queued_ns=waited_ns, total_ns=waited_ns),
                     )
-                self._condition.wait(min(remaining_s, 0.1))  # cancellation comes without a notification
+                self._condition.wait(min(remaining_s, 0.1))  # a cancellation does not notify
         return None

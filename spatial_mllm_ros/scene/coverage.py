@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
-from spatial_mllm_ros.scene.saved.content import GridState
+from spatial_mllm_ros.scene.records import GridState, PlacedFrame
 from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
-from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarse_keys, coarsen, unpack_cells, voxel_centres
+from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarse_keys, coarsen, unpack_cells
 
 CELLS_PER_SIDE = 20  #: voxels along the smallest side of the scene that the grid aims at, as in the official sampler
 _ROBUST_SHARE = 0.01  # of the occupied voxels, left out at either end of an axis when the extent is measured
@@ -28,9 +28,6 @@ class CoverageIndex:
         voxel_size: edge length at level 0, unit of the scene.
     """
 
-    _doubted: np.ndarray
-    _sightings: np.ndarray
-
     def __init__(self, voxel_size: float) -> None:
         self.voxel_size_fine = voxel_size
         self._level = 0
@@ -38,25 +35,24 @@ class CoverageIndex:
         self._slots: dict[int, np.ndarray] = {}
         self._counts = VoxelCounts()
         self._generation = self._counts.generation
-        self._doubted: np.ndarray = np.empty(0, np.int32)  # slots, ascending, that frames have looked through
-        self._sightings: np.ndarray = np.empty(0, np.int32)  # how many of them
-        self._lost: dict[int, int] = {}
+        self._doubted: np.ndarray = np.empty(0, np.int32)  # slots, ascending, that frames have seen through
+        self._sightings: np.ndarray = np.empty(0, np.int32)  # how many frames
+        self._contradicted: dict[int, int] = {}  # by frame, how many of its voxels were cleared
         self._adds_since_measured = 0
 
     def __contains__(self, frame_id: int) -> bool:
         return frame_id in self._fine
 
     @classmethod
-    def restored(
-        cls, grid: GridState, fine_keys: Mapping[int, np.ndarray], lost_voxels: Mapping[int, int]
-    ) -> CoverageIndex:
+    def restored(cls, grid: GridState, placed: Iterable[PlacedFrame]) -> CoverageIndex:
         """The index as it was when ``state`` gave ``grid``, with these frames in it; doubts begin again."""
         index = cls(grid.voxel_size)
         index._level = grid.level
-        for frame_id, keys in fine_keys.items():
-            index.add(frame_id, keys)
+        for frame in placed:
+            index.add(frame.stamp_ns, frame.fine_keys)
+            if frame.contradicted_voxels:
+                index._contradicted[frame.stamp_ns] = frame.contradicted_voxels
         index._adds_since_measured = grid.frames_since_measured
-        index._lost = {frame_id: lost for frame_id, lost in lost_voxels.items() if lost}
         return index
 
     @property
@@ -102,14 +98,14 @@ class CoverageIndex:
         """Those of the voxels ``keys`` (present level, int64 [n], unique) that a frame sees."""
         return self._counts.keys_at(self._counts.find(keys))
 
-    def look_through(self, keys: np.ndarray, frames_needed: int) -> list[int]:
-        """A frame has looked through the voxels ``keys`` (present level, int64 [n], unique).
+    def see_through(self, keys: np.ndarray, frames_needed: int) -> list[int]:
+        """A frame has seen through the voxels ``keys`` (present level, int64 [n], unique).
 
-        When ``frames_needed`` frames have done so since any frame saw a surface there, nobody counts the voxel any more
-        until it is seen again: what was in it has gone. A voxel that is added meanwhile is beyond doubt again.
+        When ``frames_needed`` frames have done so since any frame saw a surface there, the voxel is cleared: no frame
+        counts it until it is seen again. A voxel that is added meanwhile is beyond doubt again.
 
         Returns:
-            the frames that lost voxels by it.
+            the frames that it contradicts: some of their voxels were cleared.
         """
         slots = self._counts.find(keys)
         doubted = np.union1d(self._doubted, slots)
@@ -119,39 +115,40 @@ class CoverageIndex:
         enough = sightings >= frames_needed
         undecided = ~enough & (self._counts.counts(doubted) > 0)
         self._doubted, self._sightings = doubted[undecided], sightings[undecided]
-        gone = doubted[enough]
-        if not len(gone):
+        cleared = doubted[enough]
+        if not len(cleared):
             return []
-        is_gone = np.zeros(self.slot_count, bool)
-        is_gone[gone] = True
-        losers = [i for i, own in self._slots.items() if is_gone[own].any()]
-        for frame_id in losers:
+        is_cleared = np.zeros(self.slot_count, bool)
+        is_cleared[cleared] = True
+        contradicted = [i for i, own in self._slots.items() if is_cleared[own].any()]
+        for frame_id in contradicted:
             own, fine = self._slots[frame_id], self._fine[frame_id]
-            stays = ~is_gone[own]
+            stays = ~is_cleared[own]
             self._counts.remove(own[~stays])
             # the slots of a frame are in the order of its coarse keys
             self._fine[frame_id] = fine[stays[np.unique(coarse_keys(fine, self._level), return_inverse=True)[1]]]
             self._slots[frame_id] = own[stays]
-            self._lost[frame_id] = self._lost.get(frame_id, 0) + len(own) - int(np.count_nonzero(stays))
-        return losers
+            cleared_of_it = len(own) - int(np.count_nonzero(stays))
+            self._contradicted[frame_id] = self.contradicted_voxels(frame_id) + cleared_of_it
+        return contradicted
 
-    def lost_voxels(self, frame_id: int) -> int:
-        """How many of its voxels the frame has lost so far."""
-        return self._lost.get(frame_id, 0)
+    def contradicted_voxels(self, frame_id: int) -> int:
+        """How many of the frame's voxels have been cleared so far."""
+        return self._contradicted.get(frame_id, 0)
+
+    def contradicted_share(self, frame_id: int) -> float:
+        """The part of the frame's voxels that has been cleared, 0 to 1; voxels of the level of that time."""
+        cleared = self.contradicted_voxels(frame_id)
+        return cleared / (cleared + len(self._slots[frame_id])) if cleared else 0.0
 
     def _forget_doubts(self) -> None:
         """Slots are numbered anew: doubts begin again."""
         self._doubted, self._sightings = self._doubted[:0], self._sightings[:0]
 
-    def lost_share(self, frame_id: int) -> float:
-        """The part of what the frame saw that is known to have gone since, 0 to 1; voxels of the level of that time."""
-        lost = self._lost.get(frame_id, 0)
-        return lost / (lost + len(self._slots[frame_id])) if lost else 0.0
-
     def remove(self, frame_id: int) -> None:
         """Takes a frame out."""
         del self._fine[frame_id]
-        self._lost.pop(frame_id, None)
+        self._contradicted.pop(frame_id, None)
         self._counts.remove(self._slots.pop(frame_id))
 
     def fine_keys(self, frame_id: int) -> np.ndarray:
@@ -170,19 +167,6 @@ class CoverageIndex:
     def frame_counts(self, frame_id: int) -> np.ndarray:
         """By how many frames, itself included, each voxel of a frame is seen: int32 [n], in the order of ``slots``."""
         return self._counts.counts(self._slots[frame_id])
-
-    def covered(self, frame_ids: Iterable[int]) -> int:
-        """How many voxels of the present grid the frames see together."""
-        seen = np.zeros(self.slot_count, bool)
-        for frame_id in frame_ids:
-            seen[self._slots[frame_id]] = True
-        return int(np.count_nonzero(seen))
-
-    def occupied(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centres float32 [n, 3] of the voxels seen, by ascending key, and how many frames see each, int32 [n]."""
-        keys, counts = self._counts.living()
-        order = np.argsort(keys)
-        return voxel_centres(keys[order], self.voxel_size_fine, self._level), counts[order]
 
     def follow_extent(self) -> bool:
         """Goes to the level whose voxels are about 1/20 of the scene's smallest robust side; True when it changed.

@@ -1,6 +1,6 @@
 """The camera's side of a scene: stamps, epochs, thinning, the ring, and the frames that wait for the encoder.
 
-Everything here is O(1) and waits for nothing but its own short lock, so it may run in a camera callback.
+Everything here is O(1) and waits for nothing but a short lock, so a camera callback may call it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,57 +19,95 @@ from spatial_mllm_ros.frames.ring_buffer import RingBuffer
 from spatial_mllm_ros.scene.config import SceneConfig
 
 _log = logging.getLogger(__name__)
-_WARMED_AT_ONCE = 64
+_WARM_BUFFERS = 64
 
 
 @dataclass(frozen=True)
-class IntakeFigures:
-    """What an intake holds and has left out; see ``SceneStatus`` for the fields."""
+class QueueFigures:
+    """What a queue holds and has left out; see ``SceneStatus`` for the fields."""
 
     epoch: int
     ring_frames: int
     ring_bytes: int
     pending: int
     newest_stamp_ns: int
-    counts: dict[str, int]
+    counts: Mapping[str, int]
 
 
-class FrameIntake:
-    """Takes frames in, counts those it leaves out, and numbers the epochs."""
+@dataclass(frozen=True, eq=False)
+class RingState:
+    """The ring at one moment.
+
+    Attributes:
+        frames: in the ring, oldest first.
+        waiting: how many of them wait for the encoder: the newest ones.
+    """
+
+    epoch: int
+    frames: tuple[Frame, ...]
+    waiting: int
+
+    @property
+    def tried(self) -> tuple[Frame, ...]:
+        """The frames that wait no more, because the encoder has placed them or could not."""
+        return self.frames[: len(self.frames) - self.waiting]
+
+
+class FrameQueue:
+    """Takes frames in, counts those that it leaves out, and numbers the epochs.
+
+    The camera's thread calls ``admits``, ``lease``, ``add``, ``count_rejected`` and ``start_epoch``; the other methods
+    are the worker's.
+
+    Args:
+        config: bounds of the ring, rate, and the clock jump that starts an epoch.
+        spare_slots: frames that others hold beside the ring and the keyframes.
+    """
 
     def __init__(self, config: SceneConfig, *, spare_slots: int) -> None:
         self._config = config
         self._lock = threading.Lock()
+        # While the worker is busy, frames that have left the ring are still held by the map: a whole ring at most.
         self._ring = RingBuffer(
             config.ring_frames,
             config.ring_bytes,
             spare_slots=spare_slots,
-            kept_frames=config.keyframes,
-            kept_bytes=config.keyframe_bytes,
+            kept_frames=config.keyframes + config.ring_frames,
+            kept_bytes=config.keyframe_bytes + config.ring_bytes,
         )
         self._pending: deque[Frame] = deque()
         self._counts: Counter[str] = Counter()
         self._epoch = 0
         self._newest: Frame | None = None
-        self._taken_over: frozenset[int] = frozenset()  # stamps of a loaded scene; empty outside its epoch
-        self._clock_unknown = False  # a scene was loaded, and no frame has come since
-        self._ring_set_aside = False
-        self._encoding_from_ns: int | None = None
+        self._restored: frozenset[int] = frozenset()  # stamps of a restored scene; empty outside its epoch
+        self._clock_unknown = False  # a scene was restored, and no frame has come since
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present epoch; it grows at every backward clock jump."""
+        return self._epoch
+
+    @property
+    def pending(self) -> int:
+        """How many frames wait for the encoder."""
+        return len(self._pending)
 
     def lease(self, height_px: int, width_px: int) -> np.ndarray:
-        """See ``Scene.lease``."""
+        """A buffer uint8 [H, W, 3] to decode the next frame into, so that its pixels are written once.
+
+        It comes back by itself when nothing holds the frame made of it (or the buffer, if no frame is made) any more.
+
+        Raises:
+            FrameRejectedError: cause ``pool`` or ``size``; counted.
+        """
         try:
             return self._ring.lease(height_px, width_px)
         except FrameRejectedError as err:
-            self.count(err.cause)
+            self.count_rejected(err.cause)
             raise
 
-    def warm(self) -> None:
-        """Prepares some of the ring's memory that no frame has used yet, in the worker's time and not the camera's."""
-        self._ring.warm(_WARMED_AT_ONCE)
-
     def admits(self, stamp_ns: int) -> bool:
-        """See ``Scene.admits``."""
+        """Whether a frame of this stamp would be taken: ask before decoding. A refusal is counted here."""
         with self._lock:
             refusal = self._refusal(stamp_ns)
             if refusal:
@@ -77,7 +115,14 @@ class FrameIntake:
             return not refusal
 
     def add(self, frame: Frame) -> bool:
-        """See ``Scene.add``."""
+        """Takes a frame in; False when it comes sooner after the last one than the rate allows (counted as thinned).
+
+        A stamp that goes back by more than the configured jump starts a new epoch: everything seen is forgotten. So
+        does, for a camera without poses, another image size or camera frame.
+
+        Raises:
+            FrameRejectedError: cause ``stamp`` (duplicate, or slightly backward) or ``size``; counted.
+        """
         with self._lock:
             refusal = self._refusal(frame.stamp_ns)
             if refusal:
@@ -97,7 +142,6 @@ class FrameIntake:
                 self._start_epoch(reason)
             if self._clock_unknown and self._newest is not None and frame.stamp_ns <= self._newest.stamp_ns:
                 self._ring.clear()
-                self._ring_set_aside = True
             try:
                 evicted = self._ring.push(frame)
             except FrameRejectedError as err:
@@ -112,17 +156,46 @@ class FrameIntake:
             self._clock_unknown = False
             return True
 
+    def count_rejected(self, cause: str, frames: int = 1) -> None:
+        """Counts messages that never became a frame, or frames left out, so that all losses are in one place."""
+        with self._lock:
+            self._counts[cause] += frames
+
     def start_epoch(self, reason: str) -> None:
-        """See ``Scene.start_epoch``."""
+        """Forgets everything seen, for a reason that stamps do not show (such as a pose that jumped)."""
         with self._lock:
             self._start_epoch(reason)
 
-    def take_over(self, ring: Sequence[Frame], others: Sequence[Frame], reason: str) -> int:
+    # The worker's side
+
+    def warm(self) -> None:
+        """Prepares memory for the next frames, in the worker's time and not the camera's."""
+        self._ring.warm(_WARM_BUFFERS)
+
+    def take_window(self, most: int) -> tuple[int, list[Frame]]:
+        """The epoch, and the oldest waiting frames, up to ``most``, all of one size and camera; they wait no longer."""
+        with self._lock:
+            window: list[Frame] = []
+            while self._pending and len(window) < most and (not window or window[0].is_like(self._pending[0])):
+                window.append(self._pending.popleft())
+            return self._epoch, window
+
+    def ring(self) -> RingState:
+        """The ring at this moment; the worker asks for it between windows."""
+        with self._lock:
+            return RingState(self._epoch, tuple(self._ring.frames()), len(self._pending))
+
+    def newest(self) -> Frame | None:
+        """The newest frame of this epoch that the camera sent; None when there is none."""
+        with self._lock:
+            return None if self._clock_unknown else self._newest
+
+    def restore(self, ring: Sequence[Frame], others: Sequence[Frame], reason: str) -> int:
         """Starts an epoch with frames of an earlier run in the ring, oldest first; returns its number.
 
-        The clock of the new run has nothing to do with their stamps, so the next frame may have any stamp but one of
-        theirs: a stamp names a frame within its epoch. Where it is not later than all of theirs, they leave the ring,
-        whose order the new clock decides from then on.
+        The clock of the new run has nothing to do with the stamps of these frames, so the next frame may have any stamp
+        but one of theirs: a stamp names a frame within its epoch. Where it is not later than all of theirs, they leave
+        the ring, whose order the new clock decides from then on.
 
         Args:
             ring: must keep to the bounds of the ring.
@@ -134,61 +207,16 @@ class FrameIntake:
             for frame in ring:
                 self._ring.push(frame)
             self._newest = [*others, *ring][-1]
-            self._taken_over = frozenset(f.stamp_ns for f in [*others, *ring])
+            self._restored = frozenset(f.stamp_ns for f in [*others, *ring])
             self._clock_unknown = True
             return self._epoch
 
-    def ring_was_set_aside(self) -> bool:
-        """Whether the frames taken over have left the ring all at once since this was asked last."""
-        with self._lock:
-            was, self._ring_set_aside = self._ring_set_aside, False
-            return was
+    # Readers
 
-    def newest(self) -> Frame | None:
-        """The newest frame of this epoch and this run; None when none has come."""
-        with self._lock:
-            return None if self._clock_unknown else self._newest
-
-    def take_window(self, most: int) -> tuple[int, list[Frame]]:
-        """The epoch, and the oldest waiting frames, up to ``most``, all of one size and camera; they wait no longer."""
-        with self._lock:
-            window: list[Frame] = []
-            while self._pending and len(window) < most and (not window or window[0].is_like(self._pending[0])):
-                window.append(self._pending.popleft())
-            self._encoding_from_ns = window[0].stamp_ns if window else None
-            return self._epoch, window
-
-    def window_done(self) -> None:
-        """The window taken last has been dealt with."""
-        with self._lock:
-            self._encoding_from_ns = None
-
-    def tried(self) -> tuple[int, list[Frame]]:
-        """The epoch and the frames in the ring that wait for the encoder no more, oldest first."""
-        with self._lock:
-            waiting = [s for s in (self._encoding_from_ns, self._pending[0].stamp_ns if self._pending else None) if s]
-            before_ns = min(waiting, default=None)
-            return self._epoch, [f for f in self._ring.frames() if before_ns is None or f.stamp_ns < before_ns]
-
-    def count(self, cause: str, frames: int = 1) -> None:
-        """Counts frames left out."""
-        with self._lock:
-            self._counts[cause] += frames
-
-    def held(self) -> tuple[int, list[Frame]]:
-        """The epoch and the frames in the ring, oldest first."""
-        with self._lock:
-            return self._epoch, self._ring.frames()
-
-    def horizon(self) -> tuple[int, int]:
-        """The epoch and the stamp of the oldest frame in the ring; 0 when it is empty."""
-        with self._lock:
-            return self._epoch, self._ring.oldest_stamp_ns
-
-    def figures(self) -> IntakeFigures:
+    def figures(self) -> QueueFigures:
         """What is held and what was left out, of one moment."""
         with self._lock:
-            return IntakeFigures(
+            return QueueFigures(
                 epoch=self._epoch,
                 ring_frames=len(self._ring),
                 ring_bytes=self._ring.nbytes,
@@ -198,7 +226,7 @@ class FrameIntake:
             )
 
     def _refusal(self, stamp_ns: int) -> str:
-        if stamp_ns <= 0 or stamp_ns in self._taken_over:
+        if stamp_ns <= 0 or stamp_ns in self._restored:
             return "stamp"
         if self._newest is None or self._clock_unknown:
             return ""
@@ -216,7 +244,7 @@ class FrameIntake:
         if frame.stamp_ns < last.stamp_ns and not self._clock_unknown:
             return f"the clock went back by {(last.stamp_ns - frame.stamp_ns) / 1e9:.3f} s"
         if not frame.is_like(last) and frame.scene_from_cam is None:
-            # without poses nothing ties the new camera to the old scene but the pictures themselves
+            # without poses only the pictures themselves tie the new camera to the old scene
             return (
                 f"the camera changed from {last.rgb.shape[1]}x{last.rgb.shape[0]} {last.camera_frame_id!r} to "
                 f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]} {frame.camera_frame_id!r} and has no pose"
@@ -228,8 +256,7 @@ class FrameIntake:
         self._ring.clear()
         self._counts["epoch"] += len(self._pending)
         self._pending.clear()
-        self._encoding_from_ns = None
         self._newest = None
-        self._taken_over = frozenset()
-        self._clock_unknown = self._ring_set_aside = False
+        self._restored = frozenset()
+        self._clock_unknown = False
         _log.warning("Epoch %d starts, all that was seen is forgotten: %s.", self._epoch, reason)

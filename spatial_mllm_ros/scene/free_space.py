@@ -1,8 +1,8 @@
-"""Which voxels a frame looks through: free space between the camera and the surfaces that it sees.
+"""Which voxels a frame sees through: free space between the camera and the surfaces that it sees.
 
 Rays go from the camera towards the surfaces, as in occupancy mapping (Moravec and Elfes, "High resolution maps from
-wide angle sonar", 1985). Here they only tell what has gone, so they are careful: a voxel counts as looked through when
-every pixel onto which it may fall shows something that is farther away than all of the voxel by half a voxel.
+wide angle sonar", 1985). Here they only clear voxels, so they are careful: a voxel counts as seen through when every
+pixel onto which it may fall shows something that is farther away than all of the voxel by half a voxel.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _HALF_DIAGONAL = math.sqrt(3) / 2  # of a voxel, in edges
 _CLEARANCE = _HALF_DIAGONAL + 0.5  # from a voxel's centre to the nearest surface behind it, in edges
 
 
-def looked_through(
+def seen_through(
     geometry: FrameGeometry, voxel_size: float, level: int, occupied: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Unique keys int64 [n] of the occupied voxels of grid ``level`` that the frame looks through.
+    """Unique keys int64 [n] of the occupied voxels of grid ``level`` that the frame sees through.
 
-    Voxels are looked for along about 24 rays side by side, in steps of a voxel; what falls between two rays of one
-    frame is met by the next. Pixels without a point are taken to be near.
+    Voxels are looked for along about 24 rays side by side, in steps of a voxel; a voxel that falls between two rays of
+    one frame is met by a ray of a later one. Pixels without a point are taken to be near.
 
     Args:
         voxel_size: edge length at level 0, unit of the scene.
-        occupied: of unique keys at ``level`` those in which somebody has seen a surface.
+        occupied: of unique keys at ``level`` those in which a frame has seen a surface.
     """
     edge = voxel_size * (1 << level)
     camera, pose = geometry.intrinsics, geometry.scene_from_cam

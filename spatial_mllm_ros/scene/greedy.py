@@ -111,3 +111,17 @@ def fill_up(
         candidates = [i for i in range(len(finer)) if i not in taken and (len(finer[i]) > 0) == seeing]
         fill += farthest_in_time(stamps_ns, [*chosen, *fill], candidates, k - len(chosen) - len(fill))
     return fill
+
+
+def largest_gains(gains: Sequence[int], count: int) -> list[int]:
+    """Indices, ascending, of the ``count`` frames that show most together.
+
+    Args:
+        gains: what each frame added when the greedy selection picked it. Greedy gains fall from pick to pick, so the
+            ``count`` largest are the greedy selection of that size; where all are 0, the frames are spread evenly.
+    """
+    if count >= len(gains):
+        return list(range(len(gains)))
+    if not any(gains):
+        return [round((index + 0.5) * len(gains) / count - 0.5) for index in range(count)]
+    return sorted(sorted(range(len(gains)), key=lambda index: (-gains[index], index))[:count])

@@ -4,8 +4,8 @@ A scene is walked through for an hour and keeps a bounded number of frames of it
 
 - *Age.* What a frame adds counts by a few percent less the older the frame is. So a newer frame takes the place of an
   older one that shows nearly the same, and coverage that only an old frame has keeps nearly all of its worth.
-- *Change.* A frame of which a part is known to have gone (``CoverageIndex.look_through``) counts less, down to a
-  twentieth: it stays only while nobody else shows the rest of what it saw.
+- *Change.* A frame that newer frames contradict (``CoverageIndex.see_through``) counts less, down to a twentieth: it
+  stays only while no other frame shows the rest of what it saw.
 - *No duplicates.* A frame that leaves the ring becomes a keyframe only for what no keyframe shows yet, or in the place
   of older keyframes that it makes superfluous. Walking the same way again therefore adds nothing.
 """
@@ -20,7 +20,7 @@ from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.coverage import CoverageIndex
 from spatial_mllm_ros.scene.greedy import lazy_greedy
 
-OUTDATED_SHARE = 0.02  #: a frame that lost this part of what it saw is outdated: it shows the scene as it was
+OUTDATED_SHARE = 0.02  #: a frame of which this part was cleared is outdated: it shows the scene as it was
 _OUTDATED_WEIGHT = 0.05
 
 
@@ -29,8 +29,8 @@ def frame_weights(
 ) -> list[float]:
     """By how much each frame's gain counts, in (0, 1].
 
-    ``1 - age_discount (1 - 2^-n)`` for a frame that is n half-lives old, times ``1 - lost / 2 %`` (at least 1/20) for
-    one that lost a part of what it saw. Half-lives are counted by the clock, not from the frame: weights change for all
+    ``1 - age_discount (1 - 2^-n)`` for a frame that is n half-lives old, times ``1 - cleared / 2 %`` (at least 1/20)
+    for one of which a part was cleared. Half-lives are counted by the clock, not from the frame: weights change for all
     frames at once and seldom, so that the evidence set is not another one after every frame.
 
     Args:
@@ -43,7 +43,7 @@ def frame_weights(
         half_lives = max(0, newest_ns // half_life_ns - stamp_ns // half_life_ns)
         weight = 1.0 - config.age_discount * (1.0 - 0.5 ** min(half_lives, 60))
         if stamp_ns in coverage:
-            weight *= max(_OUTDATED_WEIGHT, 1.0 - coverage.lost_share(stamp_ns) / OUTDATED_SHARE)
+            weight *= max(_OUTDATED_WEIGHT, 1.0 - coverage.contradicted_share(stamp_ns) / OUTDATED_SHARE)
         weights.append(weight)
     return weights
 
@@ -53,9 +53,9 @@ def superseded(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence
 
     Itself, when newer frames in the ring show all of it, or when it neither adds ``keyframe_min_gain`` voxels to those
     of the keyframes nor takes the place of one that counts less. Keyframes, when they see some of its voxels and fewer
-    than half of ``keyframe_min_gain`` that no other keyframe sees, those that count least first. What is lost by it is
-    less than that per frame. A slow pan cannot lose a whole wall so, because frames are compared with keyframes and not
-    with each other: the first frame that shows enough of new wall is kept.
+    than half of ``keyframe_min_gain`` that no other keyframe sees, those that count least first; fewer voxels than that
+    per frame are then known by no keyframe. A slow pan does not lose a whole wall in this way, because frames are
+    compared with keyframes and not with each other: the first frame that shows enough of new wall is kept.
 
     Args:
         keyframes: stamps of the frames beyond the ring without the newcomer; all other frames of ``coverage`` are in
@@ -72,15 +72,15 @@ def superseded(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence
     ranked = sorted(zip(weights, keyframes, strict=True))
     is_mine = np.zeros(coverage.slot_count, bool)
     is_mine[mine] = True
-    least, gone = max(1, config.keyframe_min_gain // 2), []
+    least, let_go = max(1, config.keyframe_min_gain // 2), []
     for weight, stamp_ns in ranked:
         if not adds and weight >= own_weight:
             break
         own = slots[stamp_ns]
         if is_mine[own].any() and int(np.count_nonzero(seen_by[own] == 1)) < least:
             seen_by[own] -= 1
-            gone.append(stamp_ns)
-    return gone if adds or gone else [newcomer]
+            let_go.append(stamp_ns)
+    return let_go if adds or let_go else [newcomer]
 
 
 def least_useful_first(

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spatial_mllm_ros.provenance import versions
-from spatial_mllm_ros.report.charts import latency_chart, score_chart
-from spatial_mllm_ros.report.page import (
-    ChartBlock,
-    Page,
-    PictureRef,
-    QuestionRow,
-    Tile,
+from spatial_mllm_ros.report.page import Page, PictureRef, QuestionRow, Tile, verdict_of, write_page
+from spatial_mllm_ros.report.parts import (
+    facts_of,
+    latency_charts,
     latency_tile,
-    verdict_of,
-    write_page,
+    random_weights_notice,
+    score_charts,
+    score_tile,
 )
 from spatial_mllm_ros.report.thumbnails import data_uri
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion
@@ -26,14 +22,12 @@ from spatial_mllm_ros.scoring.score_table import ScoreTable, scored_question
 from spatial_mllm_ros.scoring.scorers.base import Scorer
 from spatial_mllm_ros.storage import bytes_sha256, json_sha256
 
-CHART_KEY = "Lines: 95 % intervals. In brackets: questions."
-RANDOM_WEIGHTS = "This model has random weights: its text means nothing, and neither do its scores."
 STRIPS_FOLDER = "frames"
-_PICTURE_BYTES = 8 << 20  # of JPEGs on one page; a page of 5,000 questions must still open on a phone
+_PICTURE_BYTES = 8 << 20  # of JPEGs on one page, so that a page of 5,000 questions still opens on a phone
 
 
 def strip_key(clip: Path) -> str:
-    """Name of the picture of a clip's frames; the same for the same path."""
+    """The name of the picture of a clip's frames, a hash of the path."""
     return bytes_sha256(str(clip).encode())[:12]
 
 
@@ -47,11 +41,11 @@ def write_benchmark_page(
     model: Mapping[str, Any],
     configuration: Mapping[str, Any],
 ) -> None:
-    """Writes the page; strips of frames are taken from the folder ``frames`` beside it, as far as they fit.
+    """Writes the page, with strips of frames from the folder ``frames`` beside it as far as they fit.
 
     Args:
-        tables: by one scorer each.
-        scorer: gives the verdicts of the rows.
+        tables: one for each scorer.
+        scorer: gives the verdicts of the questions.
         model: the fields of ``ModelIdentity``.
 
     Raises:
@@ -60,29 +54,23 @@ def write_benchmark_page(
     pictures = _pictures(path.parent / STRIPS_FOLDER, data.questions)
     rows = [_row(question, answers.get(question.id), scorer, pictures) for question in data.questions]
     seconds = [answer.seconds for answer in answers.values()]
-    charts = [
-        ChartBlock(
-            f"Scores by {table.scorer.name}",
-            score_chart(table.figures, name=f"scores-{index}"),
-            f"{table.title}. {CHART_KEY}",
-        )
-        for index, table in enumerate(tables)
-        if table.figures
-    ]
-    if seconds:
-        charts.append(ChartBlock("Time to answer", latency_chart(seconds, name="latency")))
+    blocks = tuple(table.block() for table in tables)
     write_page(
         path,
         Page(
             title=f"{data.benchmark}, {data.split}",
             subtitle=f"{model['name']} ({model['architecture']}), {tables[0].frames}, scorer {scorer.name}",
-            notice=RANDOM_WEIGHTS if model["random_weights"] else "",
+            notice=random_weights_notice(model),
             tiles=_tiles(tables[0], len(data.problems), seconds),
-            tables=tuple(table.block() for table in tables),
-            charts=tuple(charts),
+            tables=blocks,
+            charts=(*score_charts(blocks), *latency_charts(seconds)),
             questions=tuple(rows),
             pictures=pictures,
-            facts=_facts(model, configuration),
+            facts=facts_of(
+                model,
+                configuration,
+                [("model", str(model["sha256"])), ("configuration", json_sha256(configuration))],
+            ),
             problems=tuple(f"{p.place}: {p.cause}: {p.message}" for p in data.problems),
         ),
     )
@@ -91,30 +79,11 @@ def write_benchmark_page(
 def _tiles(table: ScoreTable, problems: int, seconds: Sequence[float]) -> tuple[Tile, ...]:
     by_name = {figure.name: figure for figure in table.figures}
     leading = [name for name in ("macro, all", "micro, all") if name in by_name] or list(by_name)[:2]
-    tiles = [
-        Tile(
-            f"{name} ({table.scorer.name})",
-            f"{100 * by_name[name].value:.1f} %",
-            f"95 %: {100 * by_name[name].low:.1f} to {100 * by_name[name].high:.1f}",
-        )
-        for name in leading
-    ]
     left_out = f"{problems} could not be read" if problems else "all of the split"
     return (
-        *tiles,
+        *(score_tile(f"{name} ({table.scorer.name})", by_name[name]) for name in leading),
         Tile("Answered", f"{table.answered:,}", f"of {table.questions:,}; {left_out}"),
         latency_tile(seconds),
-    )
-
-
-def _facts(model: Mapping[str, Any], configuration: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    settings = json.dumps(configuration, sort_keys=True)
-    return (
-        ("model", f"{model['name']}, {model['architecture']}, licence of the weights: {model['licence']}"),
-        ("model sha256", str(model["sha256"])),
-        ("configuration", settings),
-        ("configuration sha256", json_sha256(configuration)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
     )
 
 
@@ -139,15 +108,15 @@ def _row(
     details: tuple[tuple[str, str], ...] = (("scene", question.scene),)
     if answer is not None:
         listed = ", ".join(map(str, answer.frames))
-        evidence = (PictureRef(key, f"frames {listed}"),) if key in pictures else ()
+        evidence = (PictureRef(key, f"frames {listed}", is_strip=True),) if key in pictures else ()
         details = (*details, ("prompt", answer.prompt), *(() if evidence else (("frames", listed),)))
     return QuestionRow(
         number=question.id,
         kind=question.question_type,
         question=question.text,
         options=question.options,
-        answer="" if answer is None else answer.prediction,
-        truth=" / ".join(question.truths[:3]),
+        answer="" if answer is None else question.in_words(answer.prediction),
+        truth=" / ".join(map(question.in_words, question.truths[:3])),
         score=score,
         verdict=verdict_of(score, answered=answer is not None),
         seconds=None if answer is None else answer.seconds,

@@ -1,4 +1,4 @@
-"""Score tables: figures that always say by which scorer, on which split, with how many frames and questions."""
+"""Score tables: figures with their scorer, split, model, frames and number of questions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ class ScoreTable:
     """All figures of one scorer over one run.
 
     Attributes:
-        frames: what the model saw, in words, e.g. "16 uniform frames".
-        questions: of the split; ``answered`` of them are scored, ``unscorable`` ones are among those answered.
+        frames: the frames that the model saw, in words, e.g. "16 uniform frames".
+        questions: number of questions of the split.
+        answered: number of questions with an answer; only these count in the figures.
+        unscorable: number of answered questions for which the published scorer gives no score.
     """
 
     scorer: ScorerInfo
@@ -31,7 +33,7 @@ class ScoreTable:
 
     @property
     def title(self) -> str:
-        """What every figure must be read with."""
+        """The conditions under which every figure of the table holds."""
         rest = f", {self.questions - self.answered} not answered" if self.answered < self.questions else ""
         odd = f", {self.unscorable} without a score" if self.unscorable else ""
         return (
@@ -40,7 +42,7 @@ class ScoreTable:
         )
 
     def lines(self) -> list[str]:
-        """The table as text, in percent (CIDEr too, as it is usually printed)."""
+        """The table as text, in percent; CIDEr too is printed times 100, as usual."""
         width = max((len(figure.name) for figure in self.figures), default=0)
         rows = [
             f"  {f.name:<{width}}  {100 * f.value:6.2f}  [{100 * f.low:6.2f}, {100 * f.high:6.2f}]  n = {f.questions}"
@@ -50,7 +52,7 @@ class ScoreTable:
         return [self.title, *rows, *([f"  {self.scorer.absent}"] if self.scorer.absent else [])]
 
     def block(self) -> TableBlock:
-        """The table as a report shows it."""
+        """The table for a report page."""
         scorer = self.scorer
         return TableBlock(
             f"Scores by {scorer.name}", self.title, self.figures, scorer.rule, scorer.source, scorer.absent
@@ -83,7 +85,7 @@ def score_answers(
     model: str,
     frames: str,
 ) -> ScoreTable:
-    """Scores the predictions (by question id); questions without one are counted and left out."""
+    """Scores the predictions (by question id); questions without a prediction are counted and left out."""
     scored = [
         scored_question(scorer, question, predictions[question.id])
         for question in questions
@@ -102,7 +104,7 @@ def score_answers(
 
 
 def scored_question(scorer: Scorer, question: BenchmarkQuestion, prediction: str) -> ScoredQuestion:
-    """One answer with its score, None where the published scorer gives none."""
+    """One answer with its score; the score is None where the published scorer gives none."""
     try:
         score: float | None = scorer.score(question.question_type, prediction, question.truths)
     except UnscorableError:

@@ -1,6 +1,6 @@
 import pytest
 
-from spatial_mllm_ros.answering.context import ContextConfig, changed_share
+from spatial_mllm_ros.answering.context import ContextConfig, changed_fraction
 from spatial_mllm_ros.errors import ConfigurationError
 
 
@@ -12,13 +12,13 @@ from spatial_mllm_ros.errors import ConfigurationError
     ],
 )
 def test_the_share_that_has_changed_counts_frames_that_came_and_frames_that_went(made_of, wanted, share):
-    assert changed_share(made_of, wanted) == pytest.approx(share)
+    assert changed_fraction(made_of, wanted) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("refresh_share", 1.5), ("usable_share", -0.1), ("refresh_interval_s", float("nan"))),
+        *(("refresh_changed_fraction", 1.5), ("max_changed_fraction", -0.1), ("refresh_interval_s", float("nan"))),
         *(("max_age_s", -1.0), ("cache_bytes", -1)),
     ],
 )

@@ -1,4 +1,4 @@
-"""When the context is made anew, what answers meanwhile, and what a question gives up for its deadline."""
+"""When a new context is made, which context answers meanwhile, and what an answer gives up for its deadline."""
 
 import time
 import weakref
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.answering.answer import Status
-from spatial_mllm_ros.answering.context import ContextConfig, WarmContext
-from spatial_mllm_ros.answering.deadline_policy import Rung
+from spatial_mllm_ros.answering.context import ContextConfig, VisualContext
+from spatial_mllm_ros.answering.deadline_policy import Degradation
 from spatial_mllm_ros.answering.model import Generation, ModelOutOfMemoryError
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
@@ -59,7 +59,7 @@ class SlowModel:
         self.fails = None
         self.on_frame = lambda: None
 
-    def prepare(self, frames, *, epoch, should_yield, may_pause=lambda: False):
+    def prepare(self, frames, *, epoch, interrupt, pause_requested=lambda: False):
         stamps = tuple(frame.stamp_ns for frame in frames)
         if self.fails:
             raise self.fails
@@ -67,17 +67,17 @@ class SlowModel:
             raise ModelOutOfMemoryError(f"{len(frames)} frames")
         done = self.begun[1] if self.begun[0] == stamps else 0
         while done < len(stamps):
-            if should_yield():
+            if interrupt():
                 return None
             self.clock.pass_s(1)
             done += 1
             self.begun = (stamps, done)
             self.on_frame()
-            if done < len(stamps) and may_pause():
+            if done < len(stamps) and pause_requested():
                 return None
         self.begun = ((), 0)
         self.made.append(stamps)
-        return WarmContext(epoch, stamps, self.identity.sha256, self.clock.now_ns, prefix=Prefix())
+        return VisualContext(epoch, stamps, self.identity.sha256, self.clock.now_ns, prefix=Prefix())
 
     def generate(self, question, context, *, should_stop, on_text=None):
         if len(context.stamps_ns) > self.frames_beside_a_question:
@@ -117,7 +117,7 @@ class Walk:
 
     @property
     def evidence(self):
-        return self.scene.select().stamps_ns
+        return self.scene.snapshot.selection.stamps_ns
 
     def more(self, count, start_s=100):
         for _ in range(count):
@@ -135,7 +135,7 @@ class Walk:
 def test_the_first_question_is_cold_and_the_next_ones_are_warm_and_say_how_old_their_context_is(walk):
     walk.more(4)
     first = walk.answer()
-    assert (first.context, first.context_age_ns, first.rung) == ("cold", 0, Rung.FULL)
+    assert (first.context, first.context_age_ns, first.degradation) == ("cold", 0, Degradation.NONE)
     assert first.timings.vision_ns == 4 * SECOND_NS
     walk.clock.pass_s(7)
     second = walk.answer()
@@ -190,7 +190,7 @@ def test_a_refresh_is_due_when_enough_has_changed_but_not_too_often(walk):
 
 
 def test_a_small_change_is_enough_once_the_context_is_old(clock):
-    walk = Walk(clock, refresh_share=0.5, max_age_s=20.0)
+    walk = Walk(clock, refresh_changed_fraction=0.5, max_age_s=20.0)
     walk.more(4)
     walk.session.refresh()
     walk.more(1)
@@ -214,13 +214,13 @@ def test_without_refresh_in_the_background_questions_make_the_context(clock):
     assert walk.answer().context == "warm"
 
 
-def test_a_refresh_that_yields_leaves_the_old_context_whole_and_goes_on_later(walk):
+def test_an_interrupted_refresh_leaves_the_old_context_whole_and_goes_on_later(walk):
     walk.more(4)
     walk.session.refresh()
     old = walk.session.context
     walk.more(3)
     asked = iter(range(100))
-    assert not walk.session.refresh(should_yield=lambda: next(asked) >= 2)
+    assert not walk.session.refresh(interrupt=lambda: next(asked) >= 2)
     assert walk.session.context is old
     assert walk.session.seconds_to_refresh() == 0
     started_ns = walk.clock.now_ns
@@ -234,10 +234,10 @@ def test_a_question_during_a_refresh_is_answered_from_the_old_context_which_it_n
     walk.session.refresh()
     old = walk.session.context
     walk.more(2)
-    walk.session.refresh(should_yield=lambda: False, may_pause=lambda: True)
+    walk.session.refresh(interrupt=lambda: False, pause_requested=lambda: True)
     answer = walk.answer()
     assert (answer.context, answer.evidence_stamps_ns) == ("warm", old.stamps_ns)
-    assert [walk.session.refresh(may_pause=lambda: True) for _ in range(3)] == [False, False, True]
+    assert [walk.session.refresh(pause_requested=lambda: True) for _ in range(3)] == [False, False, True]
     assert walk.answer().evidence_stamps_ns == walk.evidence != old.stamps_ns
 
 
@@ -245,7 +245,7 @@ def test_a_refresh_under_way_keeps_to_its_frames_so_that_it_ends_while_the_robot
     walk.more(4)
     begun_for = walk.evidence
     calls = 0
-    while not walk.session.refresh(may_pause=lambda: True):
+    while not walk.session.refresh(pause_requested=lambda: True):
         walk.more(1)
         calls += 1
         assert calls < 10
@@ -254,7 +254,7 @@ def test_a_refresh_under_way_keeps_to_its_frames_so_that_it_ends_while_the_robot
 
 def test_a_cold_question_goes_on_with_a_refresh_that_is_near_enough(walk):
     walk.more(4)
-    walk.session.refresh(may_pause=lambda: True)
+    walk.session.refresh(pause_requested=lambda: True)
     begun_for = walk.evidence
     walk.more(1)
     answer = walk.answer()
@@ -281,10 +281,10 @@ def test_the_end_of_an_epoch_ends_the_context(walk):
     walk.more(4)
     walk.session.refresh()
     walk.more(1)
-    walk.session.refresh(may_pause=lambda: True)
+    walk.session.refresh(pause_requested=lambda: True)
     walk.more(1, start_s=10)
     assert walk.session.context is None
-    assert not walk.session.keeper.refreshing
+    assert not walk.session.context_cache.refreshing
     answer = walk.answer()
     assert (answer.context, answer.evidence_stamps_ns) == ("cold", walk.evidence)
     assert len(walk.evidence) == 1
@@ -292,7 +292,7 @@ def test_the_end_of_an_epoch_ends_the_context(walk):
 
 def test_a_refresh_that_the_clock_jumps_away_under_never_answers(walk):
     walk.more(4)
-    walk.model.on_frame = lambda: walk.scene.start_epoch("a test")
+    walk.model.on_frame = lambda: walk.scene.queue.start_epoch("a test")
     assert not walk.session.refresh()
     assert walk.session.context is None
     walk.model.on_frame = lambda: None
@@ -300,14 +300,6 @@ def test_a_refresh_that_the_clock_jumps_away_under_never_answers(walk):
     walk.more(4)
     assert walk.session.refresh()
     assert walk.session.context.epoch == walk.scene.epoch
-
-
-def test_a_dropped_context_is_made_anew(walk):
-    walk.more(4)
-    walk.session.refresh()
-    walk.session.drop_context()
-    assert walk.session.context is None
-    assert walk.session.seconds_to_refresh() == 0
 
 
 def test_a_refresh_that_fails_keeps_the_old_context_and_is_not_tried_again_at_once(walk):
@@ -333,7 +325,7 @@ def test_out_of_memory_halves_the_frames_of_this_epoch_for_refresh_and_question_
     assert len(walk.session.context.stamps_ns) == 2
     assert walk.session.seconds_to_refresh() is None  # it is what memory holds, not a change of the evidence
     answer = walk.answer()
-    assert (len(answer.evidence_stamps_ns), answer.rung) == (2, Rung.FEWER_FRAMES)
+    assert (len(answer.evidence_stamps_ns), answer.degradation) == (2, Degradation.FEWER_FRAMES)
     walk.model.frames_that_fit = 100
     walk.more(4, start_s=10)
     walk.session.refresh()
@@ -341,7 +333,7 @@ def test_out_of_memory_halves_the_frames_of_this_epoch_for_refresh_and_question_
 
 
 def test_what_memory_holds_of_the_evidence_is_as_good_as_all_of_it_once_that_is_known(clock):
-    walk = Walk(clock, usable_share=0.2)
+    walk = Walk(clock, max_changed_fraction=0.2)
     walk.model.frames_that_fit = 2
     walk.more(4)
     assert walk.answer().context == "cold"
@@ -354,11 +346,11 @@ def test_a_context_that_leaves_no_memory_for_a_question_is_made_of_half_the_fram
     walk.session.refresh()
     walk.model.frames_beside_a_question = 2
     answer = walk.answer()
-    assert (answer.status, answer.context, answer.rung) == (Status.OK, "cold", Rung.FEWER_FRAMES)
+    assert (answer.status, answer.context, answer.degradation) == (Status.OK, "cold", Degradation.FEWER_FRAMES)
     assert [len(stamps) for stamps in walk.model.made] == [4, 2]
     walk.model.frames_beside_a_question = 1
     answer = walk.answer()
-    assert (answer.status, answer.rung) == (Status.OUT_OF_MEMORY, Rung.NONE)
+    assert (answer.status, answer.degradation) == (Status.OUT_OF_MEMORY, Degradation.NO_TEXT)
     assert "beside 2 frames" in answer.message
 
 
@@ -367,32 +359,32 @@ def test_fewer_frames_when_all_of_them_would_take_too_long(walk):
     walk.answer()  # four seconds for the context, one for the text
     walk.more(4)
     answer = walk.answer(within_s=4.5)
-    assert (answer.status, answer.context, answer.rung) == (Status.OK, "cold", Rung.FEWER_FRAMES)
+    assert (answer.status, answer.context, answer.degradation) == (Status.OK, "cold", Degradation.FEWER_FRAMES)
     assert len(answer.evidence_stamps_ns) == 2
     assert set(answer.evidence_stamps_ns) <= set(walk.evidence)
     assert walk.session.seconds_to_refresh() is not None  # all of them are read in the background
 
 
-def test_a_warm_context_needs_no_ladder(walk):
+def test_with_a_warm_context_a_short_deadline_costs_no_frames(walk):
     walk.more(4)
     walk.session.refresh()
     answer = walk.answer(within_s=1.5)
-    assert (answer.status, answer.rung, len(answer.evidence_stamps_ns)) == (Status.OK, Rung.FULL, 4)
+    assert (answer.status, answer.degradation, len(answer.evidence_stamps_ns)) == (Status.OK, Degradation.NONE, 4)
 
 
-def test_the_text_is_cut_at_the_deadline(walk):
+def test_the_text_is_truncated_at_the_deadline(walk):
     walk.more(4)
     walk.session.refresh()
     walk.model.text = "3 chairs stand here"
     answer = walk.answer(within_s=2)
-    assert (answer.status, answer.rung, answer.text) == (Status.DEADLINE, Rung.TEXT_CUT, "3 chairs")
-    assert answer.value is None  # a cut text may be half a number
+    assert (answer.status, answer.degradation, answer.text) == (Status.DEADLINE, Degradation.TRUNCATED, "3 chairs")
+    assert answer.value is None  # a truncated text may be half a number
 
 
 def test_when_nothing_fits_the_answer_is_the_deadline_and_names_the_evidence(walk):
     walk.more(4)
     answer = walk.answer(within_s=2)
-    assert (answer.status, answer.rung, answer.text) == (Status.DEADLINE, Rung.NONE, "")
+    assert (answer.status, answer.degradation, answer.text) == (Status.DEADLINE, Degradation.NO_TEXT, "")
     assert answer.evidence_stamps_ns == walk.evidence
     assert walk.clock.now_ns == 1002 * SECOND_NS  # it ended with the deadline, in the middle of the frames
 
@@ -400,5 +392,5 @@ def test_when_nothing_fits_the_answer_is_the_deadline_and_names_the_evidence(wal
 def test_a_cancelled_question_ends_in_the_middle_of_its_frames(walk):
     walk.more(4)
     answer = walk.answer(cancelled=lambda: walk.clock.now_ns >= 1002 * SECOND_NS)
-    assert (answer.status, answer.rung) == (Status.CANCELLED, Rung.NONE)
+    assert (answer.status, answer.degradation) == (Status.CANCELLED, Degradation.NO_TEXT)
     assert walk.model.made == []

@@ -1,6 +1,4 @@
-import pytest
-
-from spatial_mllm_ros.answering.deadline_policy import CostEstimate, most_telling
+from spatial_mllm_ros.answering.deadline_policy import CostEstimate
 
 
 def test_without_a_measurement_everything_is_tried():
@@ -47,17 +45,3 @@ def test_it_scales_by_number_downwards_and_by_its_square_upwards():
     assert costs.context_ns(16) == 3200
     costs.note_context(16, 2000)
     assert costs.context_ns(14) == 1750
-
-
-def test_the_frames_with_the_largest_gains_tell_most_and_stay_in_their_order():
-    assert most_telling((3, 90, 40, 0, 41), 3) == [1, 2, 4]
-    assert most_telling((5, 5, 5), 2) == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"), [(2, [2, 6]), (4, [0, 2, 4, 6]), (8, list(range(8))), (9, list(range(8)))]
-)
-def test_frames_without_gains_are_spread_evenly(count, expected):
-    chosen = most_telling((0,) * 8, count)
-    assert len(set(chosen)) == min(count, 8)
-    assert chosen == expected

@@ -45,7 +45,9 @@ def test_a_number_is_read_in_the_unit_asked_for_and_only_when_it_is_unambiguous(
     [("B", 1), ("B.", 1), ("(C)", 2), ("A. chair", 0), ("sofa", 1), ("Door.", 2), ("D", None), ("Because", None)],
 )
 def test_a_choice_is_a_letter_of_an_option_or_its_text(text, choice):
-    assert parse_answer(CHOICE, text).choice == choice
+    parsed = parse_answer(CHOICE, text)
+    assert parsed.choice == choice
+    assert parsed.text == (text if choice is None else CHOICE.options[choice])
 
 
 def test_the_last_answer_block_counts_and_white_space_collapses():

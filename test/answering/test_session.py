@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.answering.answer import Status
-from spatial_mllm_ros.answering.context import WarmContext
+from spatial_mllm_ros.answering.context import VisualContext
 from spatial_mllm_ros.answering.model import Generation, ModelOutOfMemoryError
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
@@ -33,13 +33,13 @@ class ScriptedModel:
         self.frames_that_fit = frames_that_fit
         self.seen = []
 
-    def prepare(self, frames, *, epoch, should_yield, may_pause=lambda: False):
+    def prepare(self, frames, *, epoch, interrupt, pause_requested=lambda: False):
         self.seen.append([frame.stamp_ns for frame in frames])
         if len(frames) > self.frames_that_fit:
             raise ModelOutOfMemoryError(f"{len(frames)} frames")
-        if should_yield():
+        if interrupt():
             return None
-        return WarmContext(epoch, tuple(self.seen[-1]), self.identity.sha256, time.monotonic_ns(), prefix=None)
+        return VisualContext(epoch, tuple(self.seen[-1]), self.identity.sha256, time.monotonic_ns(), prefix=None)
 
     def generate(self, question, context, *, should_stop, on_text=None):
         said = ""
@@ -71,9 +71,9 @@ def test_an_answer_carries_value_evidence_epoch_and_timings():
     session = session_with(model)
     answer = session.ask(COUNT)
     assert (answer.status, answer.value, answer.text, answer.unit) == (Status.OK, 3.0, "3 chairs", "")
-    assert list(answer.evidence_stamps_ns) == model.seen[0] == list(session.scene.select().stamps_ns)
+    assert list(answer.evidence_stamps_ns) == model.seen[0] == list(session.scene.snapshot.selection.stamps_ns)
     assert answer.model is model.identity
-    assert answer.scale_source == session.scene.select().scale_source
+    assert answer.scale_source == session.scene.snapshot.selection.scale_source
     assert isinstance(answer.scale_source, ScaleSource)
     assert answer.confidence == 0.5
     timings = answer.timings
@@ -91,9 +91,9 @@ def test_saying_nothing_is_never_a_success():
     assert answer.status is Status.UNPARSED
 
 
-def test_a_choice_names_the_option():
+def test_the_answer_to_a_choice_question_is_the_text_of_the_option():
     answer = session_with(ScriptedModel("B")).ask(Question("Which is nearer?", ("the sofa", "the door")))
-    assert (answer.status, answer.choice) == (Status.OK, 1)
+    assert (answer.status, answer.choice, answer.text) == (Status.OK, 1, "the door")
 
 
 def test_without_frames_nothing_is_asked_of_the_model():

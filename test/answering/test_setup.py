@@ -34,7 +34,8 @@ def test_a_checkpoint_that_states_its_unit_makes_a_scene_without_sensors_metric(
         session.scene.add(Frame(1 + index, picture))
     assert session.scene.process() == 3
     assert session.scene.status().scale_source is ScaleSource[source]
-    assert (session.scene.grid()[0] == 0.01) == bool(stated)  # voxels in metres only where there are metres
+    # voxels in metres only where there are metres
+    assert (session.scene.snapshot.fine_voxel_size == 0.01) == bool(stated)
 
 
 def test_the_encoder_sees_what_the_checkpoint_was_trained_with(random_checkpoint, small_checkpoint):

@@ -1,7 +1,8 @@
 import pytest
 
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.wording import benchmark_wording
+from spatial_mllm_ros.answering.wording import benchmark_wording, checkpoint_prompt
+from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
 
 DISTANCE = (
     "Measuring from the closest point of each object, what is the distance between the {} and the {} (in meters)?"
@@ -48,3 +49,12 @@ def test_rewording_keeps_the_kind_of_answer():
 def test_the_second_line_of_a_direction_question_is_a_line_again():
     asked = "Is it to my left, right, or back? An object is to my back if I would have to turn at least 135 degrees."
     assert benchmark_wording(asked) == asked.replace("? An", "?\nAn")
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+def test_line_breaks_in_a_question_do_not_change_its_prompt(fusion):
+    lines = "Is it to my left?\nAn object is to my back if I would have to turn at least 135 degrees."
+    options = ("left", "right")
+    assert checkpoint_prompt(lines, options, fusion, numeric=False) == checkpoint_prompt(
+        Question(lines).text, options, fusion, numeric=False
+    )

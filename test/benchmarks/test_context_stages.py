@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.benchmarks.context_stages import stage_costs
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
@@ -17,7 +17,7 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "random-tiny"
     write_random_checkpoint(folder)
     loaded = replace(load_spatial_mllm(folder), budget=PixelBudget(min_px=784, max_px=56 * 84, pil_resize=True))
-    return FusedAnswerModel(loaded, max_new_tokens=3)
+    return SpatialMllmAnswerModel(loaded, max_new_tokens=3)
 
 
 @pytest.fixture(scope="module")

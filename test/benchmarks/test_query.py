@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spatial_mllm_ros.answering.question import Question
-from spatial_mllm_ros.answering.spatial_mllm import FusedAnswerModel
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.benchmarks import query as benchmark_query
 from spatial_mllm_ros.benchmarks.plots import draw_query
 from spatial_mllm_ros.benchmarks.published_pipeline import PublishedPipeline
@@ -91,9 +91,9 @@ def test_every_way_gives_the_same_answer_from_the_same_frames(loaded, video):
     published = pipeline(loaded)
     chosen = [video[index] for index in published.sample(video)]
     whole, given = published.answer_video(QUESTION, video), published.answer_frames(QUESTION, chosen)
-    model = FusedAnswerModel(loaded, max_new_tokens=5)
+    model = SpatialMllmAnswerModel(loaded, max_new_tokens=5)
     frames = [Frame(1 + index, rgb) for index, rgb in enumerate(chosen)]
-    context = model.prepare(frames, epoch=0, should_yield=lambda: False)
+    context = model.prepare(frames, epoch=0, interrupt=lambda: False)
     warm = model.generate(QUESTION, context, should_stop=lambda: False)
     assert whole.token_ids == given.token_ids == warm.token_ids
     assert len(warm.token_ids) == 5
@@ -103,12 +103,12 @@ def test_every_way_gives_the_same_answer_from_the_same_frames(loaded, video):
 
 def test_every_way_reads_the_weights_of_the_one_model_it_was_given(video):
     other = random_model("small", SMALL, device="cpu")
-    published, model = pipeline(other), FusedAnswerModel(other, max_new_tokens=5)
+    published, model = pipeline(other), SpatialMllmAnswerModel(other, max_new_tokens=5)
     frames = [Frame(1 + index, rgb) for index, rgb in enumerate(video[:4])]
 
     def answers():
         model.forget()
-        context = model.prepare(frames, epoch=0, should_yield=lambda: False)
+        context = model.prepare(frames, epoch=0, interrupt=lambda: False)
         warm = model.generate(QUESTION, context, should_stop=lambda: False)
         return published.answer_frames(QUESTION, video[:4]).token_ids, warm.token_ids
 

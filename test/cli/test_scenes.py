@@ -29,7 +29,7 @@ def test_inspecting_tells_what_is_held_and_that_every_hash_is_right(room, capsys
     monkeypatch.chdir(folder.parent)
     assert main(["scene", "inspect", "room"]) == 0
     shown = capsys.readouterr().out
-    chosen = scene.select()
+    chosen = scene.snapshot.selection
     for part in [
         str(folder),
         "version 1",

@@ -130,7 +130,7 @@ def test_a_scene_loses_no_frame_to_a_broken_engine_and_reports_it():
     status = scene.status()
     assert "engine is no longer used" in status.encoder_fault
     assert status.last_encoder_error == ""
-    assert scene.select() == reference.select()
+    assert scene.snapshot.selection == reference.snapshot.selection
 
 
 def test_diagnostics_have_the_broken_engine_as_an_error():

@@ -103,6 +103,17 @@ def test_warmed_slots_are_leased_first_and_none_is_lost_or_given_twice():
     assert pool.free_slots == 0
 
 
+def test_slots_that_are_free_and_touched_count_as_warm_so_that_no_more_memory_is_taken_than_needed():
+    pool = SlotPool(6, 4, 6)
+    addresses = set()
+    for _ in range(20):
+        pool.warm(2)
+        first, second = pool.lease(), pool.lease()
+        addresses |= {first.ctypes.data, second.ctypes.data}
+        del first, second
+    assert len(addresses) == 2
+
+
 def test_warming_leaves_what_is_held_alone():
     pool = SlotPool(3, 4, 6)
     held = pool.lease()

@@ -156,7 +156,7 @@ def test_the_parameter_file_holds_every_parameter_of_the_node_with_its_default(d
     described = describe()
     (file,) = (described.text(entry) for entry in described.node.parameters)
     assert flattened(yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]) == {
-        spec.name: spec.default for spec in parameters.SPECS
+        parameter.name: parameter.default for parameter in parameters.PARAMETERS
     }
 
 
@@ -165,7 +165,9 @@ def test_values_of_the_parameter_file_have_the_types_that_the_node_declares(desc
     file = describe().values["params_file"]
     values = flattened(yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"])
     # 1 and 1.0 are equal in Python, but rclpy refuses an integer for a parameter that is a double.
-    assert {name: type(values[name]) for name in values} == {spec.name: type(spec.default) for spec in parameters.SPECS}
+    assert {name: type(value) for name, value in values.items()} == {
+        parameter.name: type(parameter.default) for parameter in parameters.PARAMETERS
+    }
 
 
 def flattened(nested: dict, prefix: str = "") -> dict:

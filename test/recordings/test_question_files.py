@@ -1,7 +1,8 @@
 import pytest
 
+from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.errors import QuestionError
-from spatial_mllm_ros.recordings.question_files import load_questions
+from spatial_mllm_ros.recordings.question_files import TimedQuestion, load_questions, save_questions
 
 
 def load(tmp_path, text):
@@ -43,6 +44,8 @@ def test_all_fields_are_read(tmp_path):
         ("- question: a?\n  at: -1", "entry 1, field 'at'"),
         ("- question: a?\n  at: .nan", "entry 1, field 'at'"),
         ("- question: a?\n  truth: [1]", "entry 1, field 'truth'"),
+        ("- question: a?\n  options: [x, y]\n  truth: z", "entry 1, field 'truth': expected the text or the letter"),
+        ("- question: a?\n  options: [x, y]\n  truth: 2", "entry 1, field 'truth': expected the text or the letter"),
         ("- just a text", "entry 1: expected a mapping"),
         ("question: a?", "must hold a list"),
         ("", "must hold a list"),
@@ -54,6 +57,17 @@ def test_a_mistake_is_named_by_file_entry_and_field(tmp_path, text, complaint):
         load(tmp_path, text)
     assert "ask.yaml" in str(caught.value)
     assert complaint in str(caught.value)
+
+
+def test_questions_that_are_saved_are_loaded_as_they_were(tmp_path):
+    questions = (
+        TimedQuestion(Question("How far is it: 2, or \u00e4hnlich?"), at_s=2.5, truth=3.25, tolerance=0.5),
+        TimedQuestion(Question("Is it open?", ("yes", "1.50")), truth="yes", question_type="door"),
+        TimedQuestion(Question("How many?"), truth=4),
+        TimedQuestion(Question("Where?"), truth="on the left"),
+    )
+    save_questions(tmp_path / "ask.yaml", questions)
+    assert load_questions(tmp_path / "ask.yaml") == questions
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -72,7 +86,15 @@ def test_a_tolerance_is_in_the_unit_of_the_truth_or_a_share_of_it(tmp_path):
         "- {question: a, truth: 2.5, tolerance: 10 %, type: far}\n- {question: b, truth: 4, tolerance: 1}\n"
     )
     first, second = load_questions(path)
-    assert (first.tolerance, first.kind, second.tolerance, second.kind) == (0.25, "far", 1.0, "")
+    assert (first.tolerance, first.question_type, first.truth_text) == (0.25, "far", "2.5 ± 0.25")
+    assert (second.tolerance, second.question_type, second.truth_text) == (1.0, "text", "4 ± 1")
+
+
+@pytest.mark.parametrize(("truth", "index"), [("a bed", 0), ("A Bed.", 0), ("b", 1), ("A", 0), ("2.50", 2)])
+def test_the_truth_of_a_choice_names_an_option_by_its_text_or_letter(tmp_path, truth, index):
+    (timed,) = load(tmp_path, f"- {{question: Which, options: [a bed, a door, 2.50], truth: {truth}}}\n")
+    assert timed.right_option == index
+    assert timed.truth_text == ("a bed", "a door", "2.50")[index]
 
 
 @pytest.mark.parametrize(

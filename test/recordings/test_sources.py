@@ -4,7 +4,7 @@ import pytest
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
-from spatial_mllm_ros.recordings.bags import write_bag
+from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.rgbd_folder import write_rgbd_folder
 from spatial_mllm_ros.recordings.sources import open_source
 

@@ -3,17 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from spatial_mllm_ros.answering.answer import Answer, Status, Timings
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.benchmarks.evaluation import made_up_run
-from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.replay.coverage_figures import SeenFrame, coverage_figures, coverage_over_time
 from spatial_mllm_ros.replay.page import write_replay_page
 from spatial_mllm_ros.replay.results import AskedQuestion, ReplayTrace, Report
 from spatial_mllm_ros.replay.scores import score_of
-from spatial_mllm_ros.report.browser import DESKTOP, PHONE, Screen, open_browser
+from spatial_mllm_ros.report.browser import DESKTOP, PHONE, Screen, open_browser, write_screenshot
 from spatial_mllm_ros.report.thumbnails import strip_jpeg, thumbnail_jpeg
 from spatial_mllm_ros.scene.records import Selection
 from spatial_mllm_ros.scene.voxels import pack_cells
@@ -49,7 +50,7 @@ def replayed(name="walk"):
             {"value": 2.1, "unit": "m", "text": "2.1"},
         ),
         (TimedQuestion(Question(EVIL), truth=4), {"value": 3.0, "text": "3 <b>chairs</b>"}),
-        (TimedQuestion(Question("Which?", ("a bed", "a door")), truth="a bed"), {"choice": 1, "text": "B"}),
+        (TimedQuestion(Question("Which?", ("a bed", "a door")), truth="A"), {"choice": 1, "text": "a door"}),
         (TimedQuestion(Question("What?")), {"status": Status.DEADLINE, "message": "Too late."}),
     )
     questions = []
@@ -101,7 +102,12 @@ def pages(tmp_path_factory):
 
 def test_a_replay_page_shows_scores_evidence_coverage_map_and_hashes(pages):
     text = pages[0].read_text()
-    for wanted in ("Scores", "Coverage over time of walk", "Seen from above of second walk", "Time to answer"):
+    for wanted in (
+        "Scores by replay",
+        "Coverage over time of walk",
+        "Seen from above of second walk",
+        "Time to answer",
+    ):
         assert f"<h2>{wanted}</h2>" in text
     assert "random weights" in text
     assert "b" * 64 in text
@@ -120,6 +126,14 @@ def test_a_benchmark_page_says_by_which_scorer_on_what(pages):
     assert "no answer" in text
     assert "Wilson" in text
     assert "bootstrap over 5 scenes" in text
+
+
+def test_choices_are_shown_by_the_text_of_the_option(pages):
+    replay, benchmark = (page.read_text() for page in pages)
+    assert '<span class="said">a door</span><span class="truth">truth a bed</span>' in replay
+    assert re.search(r'<span class="said">([A-D])\. (chair|table|sofa|lamp)</span>', benchmark)
+    assert re.search(r'<span class="truth">truth ([A-D])\. (chair|table|sofa|lamp)</span>', benchmark)
+    assert re.search(r'<span class="said">\d\.\d</span>', benchmark)  # numbers stay as they are
 
 
 def test_what_models_and_questions_say_cannot_become_markup(pages):
@@ -185,6 +199,17 @@ def test_the_filter_hides_what_does_not_fit_and_evidence_is_visible(browser, pag
     browser.run("document.querySelector('#questions > details').open = true")
     image = browser.run("return getComputedStyle(document.querySelector('.thumb')).backgroundImage")
     assert image.startswith('url("data:image/jpeg;base64,')
+
+
+def test_a_screenshot_shows_the_page_with_its_first_question_opened(browser, pages, tmp_path):
+    browser.visit(pages[0])
+    browser.screenshot(tmp_path / "closed.png", height_px=10_000)
+    write_screenshot(pages[0], tmp_path / "opened.png", height_px=10_000)
+    with Image.open(tmp_path / "closed.png") as closed, Image.open(tmp_path / "opened.png") as opened:
+        assert closed.width == opened.width == DESKTOP.width_px
+        assert opened.height > closed.height + 50
+    with pytest.raises(SourceError, match="cannot be written"):
+        write_screenshot(pages[0], tmp_path / "nowhere" / "opened.png")
 
 
 def test_a_machine_without_a_browser_is_told_what_to_install(monkeypatch):

@@ -10,7 +10,7 @@ from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
 from spatial_mllm_ros.errors import ConfigurationError, EncoderError, SourceError
-from spatial_mllm_ros.recordings.bags import write_bag
+from spatial_mllm_ros.recordings.bag_writer import write_bag
 from spatial_mllm_ros.recordings.question_files import TimedQuestion
 from spatial_mllm_ros.recordings.rgbd_folder import RgbdFolder, write_rgbd_folder
 from spatial_mllm_ros.recordings.sources import open_source
@@ -19,6 +19,7 @@ from spatial_mllm_ros.replay.scores import score_of
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.scene import Scene
+from spatial_mllm_ros.scene.voxels import coarsen
 
 
 @dataclass
@@ -38,7 +39,7 @@ class StandInSession:
         self._clock_ns = 0
 
     def ask(self, question, *, deadline_ns=None):
-        selection = self.scene.select()
+        selection = self.scene.snapshot.selection
         self.asked.append((question.text, selection.newest_stamp_ns, self.scene.pending))
         self._clock_ns += 12345
         return Answer(
@@ -116,10 +117,11 @@ def test_coverage_is_measured_over_the_same_frames_on_the_same_grid(recording, t
     with open_source(recording) as source:
         report = replay(source, run, (), tmp_path)
     figures = report.coverage
-    # the ring holds everything here, so the scene itself knows the same numbers
-    assert figures.selected == report.selection.covered_voxels == run.scene.covered_voxels(report.selection.stamps_ns)
+    known = run.scene.snapshot  # the ring holds everything here, so the scene itself knows the same numbers
+    assert figures.selected == report.selection.covered_voxels
     assert figures.total == report.selection.total_voxels
-    assert figures.uniform == run.scene.covered_voxels(figures.uniform_stamps_ns)
+    uniform = [coarsen(p.fine_keys, known.level) for p in known.placed if p.stamp_ns in figures.uniform_stamps_ns]
+    assert figures.uniform == len(np.unique(np.concatenate(uniform)))
     assert figures.offline_greedy == figures.selected
     assert 0 < figures.uniform < figures.total
     assert figures.unit == "m"
@@ -131,7 +133,7 @@ def test_what_the_bounded_scene_has_let_go_counts_for_the_comparison(recording, 
     with open_source(recording) as source:
         report = replay(source, run, (), tmp_path)
     assert report.coverage.candidates == 23
-    assert report.coverage.total > run.scene.select().total_voxels
+    assert report.coverage.total > run.scene.snapshot.selection.total_voxels
     assert report.coverage.selected < report.coverage.offline_greedy
 
 
@@ -221,7 +223,7 @@ def test_answers_are_scored_against_truth_and_tolerance(timed, answer, score):
 
 def test_scores_hashes_and_the_growth_of_coverage_are_in_the_report(recording, tmp_path):
     asked = (
-        TimedQuestion(Question("What do you see?"), truth="6 frames", kind="mine"),
+        TimedQuestion(Question("What do you see?"), truth="6 frames", question_type="mine"),
         TimedQuestion(Question("And early?"), at_s=0.0, truth="6 frames"),
     )
     with open_source(recording) as source:

@@ -1,5 +1,7 @@
 import math
+import re
 from array import array
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,15 +11,18 @@ pytest.importorskip("spatial_mllm_ros.msg", reason="the interfaces are not built
 
 from geometry_msgs.msg import Pose, Transform
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from spatial_mllm_ros.answering.answer import Answer, ModelIdentity, Status, Timings
-from spatial_mllm_ros.answering.deadline_policy import Rung
+from spatial_mllm_ros.answering.deadline_policy import Degradation
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import FrameRejectedError
 from spatial_mllm_ros.frames.codec import decode_color
+from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.msg import SpatialAnswer
 from spatial_mllm_ros.ros.conversions import (
     answer_message,
+    camera_info_message,
     color_of,
     depth_of,
     duration_message,
@@ -84,10 +89,27 @@ def test_a_calibration_of_another_size_is_scaled_with_the_pixel_centres():
     assert (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px) == (292.5, 290.0, 159.5, 119.5)
 
 
+def test_a_camera_survives_the_way_into_a_message_and_back():
+    camera = Intrinsics(585.0, 580.0, 319.5, 239.25, 640, 480)
+    header = Header(stamp=time_message(1_000_000_007), frame_id="camera_optical")
+    info = camera_info_message(camera, header)
+    assert intrinsics_of(info, width_px=640, height_px=480) == camera
+    assert (stamp_ns(info.header.stamp), info.header.frame_id) == (1_000_000_007, "camera_optical")
+    assert not any(info.d)
+    np.testing.assert_array_equal(np.reshape(info.p, (3, 4))[:, :3], camera.matrix())
+    np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
+
+
 @pytest.mark.parametrize("k", [[0.0] * 9, [math.nan] + [1.0] * 8])
 def test_a_camera_that_is_not_calibrated_is_refused_with_the_remedy(k):
     with pytest.raises(FrameRejectedError, match="calibrate the camera"):
         intrinsics_of(CameraInfo(height=480, width=640, k=k), width_px=640, height_px=480)
+
+
+def test_a_calibration_of_another_field_of_view_is_refused():
+    info = CameraInfo(height=720, width=1280, k=[900.0, 0.0, 639.5, 0.0, 900.0, 359.5, 0.0, 0.0, 1.0])
+    with pytest.raises(FrameRejectedError, match="1280x720 but the image is 640x480"):
+        intrinsics_of(info, width_px=640, height_px=480)
 
 
 def test_a_pose_and_a_transform_give_the_same_matrix():
@@ -145,13 +167,21 @@ def test_an_answer_becomes_a_message_without_losing_anything():
     assert (message.timings.total.sec, message.timings.total.nanosec) == (5, 6)
 
 
-def test_an_answer_says_which_context_and_which_rung_it_stands_on():
-    answer = Answer(Status.OK, text="2.5", context="warm", context_age_ns=1_250_000_000, rung=Rung.FEWER_FRAMES)
+def test_an_answer_says_where_its_context_comes_from_and_what_was_given_up():
+    answer = Answer(
+        Status.OK, text="2.5", context="warm", context_age_ns=1_250_000_000, degradation=Degradation.FEWER_FRAMES
+    )
     message = answer_message(answer, "how far?", "odom")
-    assert (message.context, message.rung) == ("warm", "fewer_frames")
+    assert (message.context, message.degradation) == ("warm", "fewer_frames")
     assert (message.context_age.sec, message.context_age.nanosec) == (1, 250_000_000)
     refused = answer_message(Answer(Status.BUSY), "how far?", "odom")
-    assert (refused.context, refused.rung) == ("", "none")
+    assert (refused.context, refused.degradation) == ("", "no_text")
+
+
+def test_the_degradations_of_the_message_are_those_of_the_code():
+    source = (Path(__file__).resolve().parents[2] / "msg" / "SpatialAnswer.msg").read_text()
+    listed = re.search(r"^string degradation .*?: (.*)$", source, re.MULTILINE).group(1)
+    assert listed.split(", ") == [degradation.value for degradation in Degradation]
 
 
 def test_a_choice_becomes_its_index_and_no_value_is_not_zero():

@@ -13,6 +13,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.encoders.sensor_depth import SensorDepthEncoder
+from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.ros.markers import (
@@ -27,7 +28,7 @@ from spatial_mllm_ros.ros.markers import (
 from spatial_mllm_ros.scene.config import SceneConfig
 from spatial_mllm_ros.scene.records import PlacedFrame
 from spatial_mllm_ros.scene.scene import Scene
-from spatial_mllm_ros.scene.voxels import pack_cells
+from spatial_mllm_ros.scene.voxels import coarsen, pack_cells, voxel_centres
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def placed(stamp_ns, cells, pose=None):
     keys = np.unique(pack_cells(np.array(cells)))
     camera = Intrinsics(100, 50, 60.5, 39.5, 160, 80)
-    return PlacedFrame(stamp_ns, np.eye(4) if pose is None else pose, camera, ScaleSource.DEPTH, keys, False)
+    frame = Frame(stamp_ns, np.zeros((80, 160, 3), np.uint8))
+    return PlacedFrame(frame, np.eye(4) if pose is None else pose, camera, ScaleSource.DEPTH, keys)
 
 
 def markers_of(frames, selected=(), evidence=()):
@@ -124,10 +126,11 @@ def test_markers_are_sent_again_only_after_a_change():
     output.publish(scene, "odom")
     assert len(output._publisher.sent) == 3
     by_name = {marker.ns: marker for marker in output._publisher.sent[-1].markers}
-    assert len(by_name[VOXELS].points) == len(scene.occupied_voxels()[0])
-    assert np.sort(xyz(by_name[VOXELS].points), axis=0) == pytest.approx(
-        np.sort(scene.occupied_voxels()[0], axis=0), abs=1e-5
-    )
+    known = scene.snapshot
+    keys = np.unique(np.concatenate([coarsen(frame.fine_keys, known.level) for frame in known.placed]))
+    centres = voxel_centres(keys, known.fine_voxel_size, known.level)
+    assert len(by_name[VOXELS].points) == known.selection.total_voxels == len(keys)
+    assert np.sort(xyz(by_name[VOXELS].points), axis=0) == pytest.approx(np.sort(centres, axis=0), abs=1e-5)
     assert len(by_name[SELECTED].points) == 3 * 16
 
 

@@ -1,8 +1,6 @@
 """Scenes saved by one process and loaded by another, through the services."""
 
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +15,7 @@ from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
-from spatial_mllm_ros.errors import ConfigurationError  # noqa: E402
 from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer  # noqa: E402
-from spatial_mllm_ros.ros.parameters import SPECS, NodeParameters  # noqa: E402
-from spatial_mllm_ros.scene.saved.save_load import SceneOrigin  # noqa: E402
 from spatial_mllm_ros.srv import LoadScene, SaveScene, SpatialQuery  # noqa: E402
 
 SECOND_NS = 1_000_000_000
@@ -185,30 +180,3 @@ def test_an_inactive_node_says_so(start_node, ros_client, tmp_path):
     assert "not active" in save(ros_client, tmp_path / "room").message
     assert "not active" in load(ros_client, tmp_path / "room").message
     assert not (tmp_path / "room").exists()
-
-
-def parameters(**changes) -> NodeParameters:
-    values = {spec.name: spec.default for spec in SPECS} | changes
-    return NodeParameters.read(SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value=values[name])))
-
-
-def test_the_folder_of_scenes_is_that_of_the_user_unless_an_absolute_one_is_given(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert parameters().memory_root() == tmp_path / "spatial_mllm_ros" / "scenes"
-    assert parameters(**{"memory.directory": "/data/scenes"}).memory_root() == Path("/data/scenes")
-    with pytest.raises(ConfigurationError, match=r"memory\.directory is 'scenes'; it must be an absolute path"):
-        parameters(**{"memory.directory": "scenes"})
-
-
-@pytest.mark.parametrize(
-    ("depth", "pose_source", "origin"),
-    [
-        (False, "none", SceneOrigin("", False)),
-        (True, "none", SceneOrigin("", False)),
-        (False, "tf", SceneOrigin("map", False)),
-        (True, "topic", SceneOrigin("map", True)),
-    ],
-)
-def test_a_scene_goes_on_in_the_frame_of_its_poses_and_is_measured_by_depth_with_poses(depth, pose_source, origin):
-    inputs = {"scene_frame": "map", "input.depth": depth, "input.pose_source": pose_source}
-    assert parameters(**inputs).scene_origin() == origin

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spatial_mllm_ros.answering.answer import Status
-from spatial_mllm_ros.answering.context import ContextConfig, WarmContext
+from spatial_mllm_ros.answering.context import ContextConfig, VisualContext
 from spatial_mllm_ros.answering.model import Generation
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.session import Inquiry, SpatialSession
@@ -46,22 +46,22 @@ class LoggingModel:
         self.on_question = lambda: None
         self.begun = ((), 0)
 
-    def prepare(self, frames, *, epoch, should_yield, may_pause=lambda: False):
+    def prepare(self, frames, *, epoch, interrupt, pause_requested=lambda: False):
         stamps = tuple(frame.stamp_ns for frame in frames)
         done = self.begun[1] if self.begun[0] == stamps else 0
         while done < self.steps:
             self.on_step()
-            if should_yield():
+            if interrupt():
                 self.log.append("refresh left")
                 return None
             done += 1
             self.begun = (stamps, done)
-            if done < self.steps and may_pause():
+            if done < self.steps and pause_requested():
                 self.log.append("refresh paused")
                 return None
         self.begun = ((), 0)
         self.log.append(("context", stamps))
-        return WarmContext(epoch, stamps, self.identity.sha256, time.monotonic_ns(), prefix=None)
+        return VisualContext(epoch, stamps, self.identity.sha256, time.monotonic_ns(), prefix=None)
 
     def generate(self, question, context, *, should_stop, on_text=None):
         self.on_question()
@@ -176,7 +176,7 @@ def test_a_question_preempts_a_refresh_which_goes_on_after_it(stage):
     answer = running.answer("How many chairs?")
     assert (answer.status, answer.context, answer.evidence_stamps_ns) == (Status.OK, "warm", old)
     running.until(lambda: running.session.context.stamps_ns != old)
-    new = running.scene.select().stamps_ns
+    new = running.scene.snapshot.selection.stamps_ns
     assert model.log == ["refresh left", "How many chairs?", ("context", new)]
 
 
@@ -196,7 +196,8 @@ def test_questions_are_answered_in_order_before_the_windows_and_these_before_the
     running.ask("second")
     running.ask("third")
     gate.open.set()
-    running.until(lambda: ("context", running.scene.select().stamps_ns) in model.log and not running.scene.pending)
+    scene = running.scene
+    running.until(lambda: ("context", scene.snapshot.selection.stamps_ns) in model.log and not scene.pending)
     said = [entry for entry in model.log if isinstance(entry, str) and entry != "refresh paused"]
     assert said[:4] == ["first", "second", "third", "window"]
 
@@ -204,7 +205,7 @@ def test_questions_are_answered_in_order_before_the_windows_and_these_before_the
 def test_an_endless_stream_of_frames_does_not_starve_the_refresh_nor_the_refresh_the_frames(stage):
     """Every window brings the next frames at once, so that there is always one to encode."""
     model = LoggingModel(steps=6)
-    running = stage(model, usable_share=1.0)
+    running = stage(model, max_changed_fraction=1.0)
     streaming = threading.Event()
     streaming.set()
 
@@ -267,7 +268,7 @@ def test_a_refresh_that_fails_in_a_way_nobody_foresaw_costs_no_answer_and_is_not
     assert len(failed) == 1
 
 
-def test_an_errand_of_the_node_does_not_wait_for_a_whole_refresh(stage):
+def test_a_task_of_the_node_does_not_wait_for_a_whole_refresh(stage):
     model = LoggingModel()
     running = stage(model)
     running.show(3)
@@ -276,19 +277,19 @@ def test_an_errand_of_the_node_does_not_wait_for_a_whole_refresh(stage):
     model.on_step = gate.pass_through
     running.start()
     assert gate.reached.wait(PATIENCE_S)
-    running.worker.do(lambda: model.log.append("errand"))
+    running.worker.submit_task(lambda: model.log.append("task"))
     gate.open.set()
-    running.until(lambda: "errand" in model.log and running.session.context is not None)
+    running.until(lambda: "task" in model.log and running.session.context is not None)
     log = model.log
-    assert log.index("errand") < next(i for i, entry in enumerate(log) if entry[0] == "context")
+    assert log.index("task") < next(i for i, entry in enumerate(log) if entry[0] == "context")
 
 
 def test_the_end_of_an_epoch_frees_the_context_also_when_nobody_asks(stage):
     running = stage()
     running.show(3)
     running.start()
-    running.until(lambda: running.session.keeper._current is not None)
-    running.scene.start_epoch("a test")
+    running.until(lambda: running.session.context_cache._current is not None)
+    running.scene.queue.start_epoch("a test")
     running.worker.frame_added()
-    running.worker.do(lambda: None)
-    running.until(lambda: running.session.keeper._current is None)
+    running.worker.submit_task(lambda: None)
+    running.until(lambda: running.session.context_cache._current is None)

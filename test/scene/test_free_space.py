@@ -5,7 +5,7 @@ from spatial_mllm_ros.encoders.base import FrameGeometry, ScaleSource
 from spatial_mllm_ros.geometry.cameras import Intrinsics
 from spatial_mllm_ros.geometry.poses import matrix_from_quaternion
 from spatial_mllm_ros.geometry.unprojection import to_scene, unproject_depth
-from spatial_mllm_ros.scene.free_space import looked_through
+from spatial_mllm_ros.scene.free_space import seen_through
 from spatial_mllm_ros.scene.voxels import coarsen, voxel_keys
 
 FINE, LEVEL = 0.05, 2  # voxels of 0.2 m
@@ -28,14 +28,14 @@ def block(z, x=0.0, y=0.0, half=0.3, thick=1.0):
 
 def gone(depth, keys):
     """The share of ``keys`` that a frame with this depth looks through."""
-    return len(looked_through(view(depth), FINE, LEVEL, lambda k: np.intersect1d(k, keys))) / len(keys)
+    return len(seen_through(view(depth), FINE, LEVEL, lambda k: np.intersect1d(k, keys))) / len(keys)
 
 
 WALL = np.full((70, 98), 4.0)
 
 
 @pytest.mark.parametrize(("where", "x", "y"), [(2.0, 0.0, 0.0), (2.5, 0.6, 0.4), (1.5, -0.4, 0.3)])
-def test_what_stood_before_the_wall_and_is_no_longer_there_is_looked_through(where, x, y):
+def test_what_stood_before_the_wall_and_is_no_longer_there_is_seen_through(where, x, y):
     assert gone(WALL, block(where, x, y)) > 0.5
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, farthest_in_time, lazy_greedy
+from spatial_mllm_ros.scene.greedy import covered_by, dense_ids, farthest_in_time, largest_gains, lazy_greedy
 from spatial_mllm_ros.scene.voxels import pack_cells
 
 sets = st.lists(st.sets(st.integers(0, 25)), max_size=12)
@@ -67,3 +67,17 @@ def test_dense_ids_number_equal_keys_equally():
 def test_filling_in_time_takes_the_farthest_with_ties_to_the_lowest(chosen, candidates, k, picks):
     stamps = [10**18 + s for s in (0, 10, 20, 30, 45)]
     assert farthest_in_time(stamps, chosen, candidates, k) == picks
+
+
+def test_the_frames_with_the_largest_gains_tell_most_and_stay_in_their_order():
+    assert largest_gains((3, 90, 40, 0, 41), 3) == [1, 2, 4]
+    assert largest_gains((5, 5, 5), 2) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(2, [2, 6]), (4, [0, 2, 4, 6]), (8, list(range(8))), (9, list(range(8)))]
+)
+def test_frames_without_gains_are_spread_evenly(count, expected):
+    chosen = largest_gains((0,) * 8, count)
+    assert len(set(chosen)) == min(count, 8)
+    assert chosen == expected

@@ -29,7 +29,8 @@ def visit(world, walk, frames, start):
     poses = path.poses((np.arange(frames) + 0.5) / frames * path.duration_s)
     k = torch.tensor([[CAMERA.fx_px, CAMERA.fy_px, CAMERA.cx_px, CAMERA.cy_px]]).expand(frames, 4)
     out = render(pack_worlds([world]), torch.zeros(frames, dtype=torch.int64), torch.from_numpy(poses), k, (W, H))
-    rgb, depth, ids = out.rgb8().numpy(), out.depth_m.numpy(), out.instance.numpy()
+    rgb = (out.rgb * 255.0 + 0.5).clamp(0, 255).to(torch.uint8).numpy()
+    depth, ids = out.depth_m.numpy(), out.instance.numpy()
     made = [Frame(1 + (start + i) * PERIOD_NS, rgb[i], "camera", CAMERA, depth[i], poses[i]) for i in range(frames)]
     return made, {frame.stamp_ns: own for frame, own in zip(made, ids, strict=True)}
 
@@ -67,7 +68,7 @@ def test_the_same_round_ten_times_over_keeps_what_one_round_keeps():
         status = scene.status()
         keyframes.append(status.keyframes)
         held_bytes.append(status.pixel_bytes + status.index_bytes)
-        covered.append(scene.select().total_voxels)
+        covered.append(scene.snapshot.selection.total_voxels)
     # the ring held most of the first round, so the second one is the first whole one
     assert keyframes[-1] <= 2 * len(frames)  # of the 400 seen
     assert np.mean(keyframes[-3:]) <= 1.1 * np.mean(keyframes[3:6])
@@ -96,15 +97,15 @@ def test_the_evidence_shows_a_moved_thing_where_it_is_and_not_where_it_was(numbe
 
     scene = scene_of()
     run(scene, before)
-    assert len(shows(ids_before, scene.select().stamps_ns)) >= 2
+    assert len(shows(ids_before, scene.snapshot.selection.stamps_ns)) >= 2
     run(scene, after)
-    evidence = scene.select().stamps_ns
+    evidence = scene.snapshot.selection.stamps_ns
     assert len(shows(ids_after, evidence)) >= 2
     assert shows(ids_before, evidence) == []
 
     forgetting_nothing = scene_of(seen_through_frames=0)
     run(forgetting_nothing, [*before, *after])
-    assert shows(ids_before, forgetting_nothing.select().stamps_ns)  # so it is this that made the difference
+    assert shows(ids_before, forgetting_nothing.snapshot.selection.stamps_ns)  # so it is this that made the difference
 
 
 def test_a_room_in_which_nothing_changed_loses_nothing():
@@ -114,4 +115,4 @@ def test_a_room_in_which_nothing_changed_loses_nothing():
         frames, _ = visit(world, walk, 60, 60 * walk)
         run(scene, frames)
         run(keeping, frames)
-    assert scene.select().total_voxels >= 0.998 * keeping.select().total_voxels
+    assert scene.snapshot.selection.total_voxels >= 0.998 * keeping.snapshot.selection.total_voxels

@@ -32,6 +32,13 @@ def run(scene, times):
         scene.process()
 
 
+def shown_by(scene, stamps_ns):
+    """How many voxels of the present grid the frames of these stamps see together."""
+    known = scene.snapshot
+    keys = [coarsen(p.fine_keys, known.level) for p in known.placed if p.stamp_ns in stamps_ns]
+    return len(np.unique(np.concatenate(keys)))
+
+
 class Scripted:
     """Places each frame at its stamp in seconds along x; fails or gives rubbish where told."""
 
@@ -64,14 +71,14 @@ def test_the_selection_covers_more_than_frames_spread_over_time():
     scene = scene_of(ring_frames=40, selected_frames=5)
     # it looks at one place for long and then turns around quickly
     run(scene, [1 + 0.01 * i for i in range(30)] + [2 + 2 * i for i in range(10)])
-    selection = scene.select()
-    stamps = [p.stamp_ns for p in scene.placed()]
+    selection = scene.snapshot.selection
+    stamps = [p.stamp_ns for p in scene.snapshot.placed]
     uniform = [stamps[i] for i in np.linspace(0, len(stamps) - 1, 5).round().astype(int)]
     assert list(selection.stamps_ns) == sorted(selection.stamps_ns)
     assert len(selection.stamps_ns) == len(selection.gains) == 5
-    assert sum(selection.gains) == selection.covered_voxels == scene.covered_voxels(selection.stamps_ns)
-    assert selection.covered_voxels > 1.2 * scene.covered_voxels(uniform)
-    assert selection.total_voxels == scene.covered_voxels(stamps)
+    assert sum(selection.gains) == selection.covered_voxels == shown_by(scene, selection.stamps_ns)
+    assert selection.covered_voxels > 1.2 * shown_by(scene, uniform)
+    assert selection.total_voxels == shown_by(scene, stamps)
 
 
 def test_the_result_does_not_depend_on_when_the_worker_ran_for_an_encoder_without_windows():
@@ -81,7 +88,7 @@ def test_the_result_does_not_depend_on_when_the_worker_ran_for_an_encoder_withou
         seldom.add(frame(t))
     assert seldom.pending == 7
     assert seldom.process() == 7
-    assert seldom.select() == often.select()
+    assert seldom.snapshot.selection == often.snapshot.selection
 
 
 def test_windows_are_as_large_as_the_encoder_takes_and_carry_anchors():
@@ -104,13 +111,14 @@ def test_an_old_anchor_stays_while_the_view_is_still_the_same():
     assert [anchors for _, anchors in encoder.calls] == [[], [1], [1, 2], [1, 3], [1, 4], [1, 5], [5, 6], [6, 7]]
 
 
-def test_a_selection_is_computed_again_only_after_a_change():
+def test_a_snapshot_is_made_again_only_after_a_change():
     scene = scene_of()
     run(scene, [1, 2, 3])
-    first = scene.select()
-    assert scene.select() is first
+    first = scene.snapshot
+    scene.process()
+    assert scene.snapshot is first
     run(scene, [4])
-    assert scene.select() is not first
+    assert scene.snapshot is not first
 
 
 def test_a_frame_with_coverage_of_its_own_outlives_the_ring_and_one_without_does_not():
@@ -118,7 +126,7 @@ def test_a_frame_with_coverage_of_its_own_outlives_the_ring_and_one_without_does
     encoder.geometry = lambda t, still=encoder.geometry: still({1: 100, 2: 200}.get(t, 5))
     scene = scene_of(encoder, ring_frames=3)
     run(scene, range(1, 10))
-    assert [(p.stamp_ns // S, p.is_keyframe) for p in scene.placed()] == [
+    assert [(p.stamp_ns // S, p.is_keyframe) for p in scene.snapshot.placed] == [
         (1, True),
         (2, True),
         (7, False),
@@ -126,7 +134,7 @@ def test_a_frame_with_coverage_of_its_own_outlives_the_ring_and_one_without_does
         (9, False),
     ]
     assert scene.status().keyframes == 2
-    assert {s // S for s in scene.select().stamps_ns} >= {1, 2}
+    assert {s // S for s in scene.snapshot.selection.stamps_ns} >= {1, 2}
 
 
 def test_a_full_keyframe_store_lets_the_least_useful_frame_go():
@@ -142,7 +150,7 @@ def test_a_full_keyframe_store_lets_the_least_useful_frame_go():
     encoder.geometry = geometry
     scene = scene_of(encoder, ring_frames=2, keyframes=3)
     run(scene, range(1, 9))
-    assert [p.stamp_ns // S for p in scene.placed() if p.is_keyframe] == [1, 2, 4]
+    assert [p.stamp_ns // S for p in scene.snapshot.placed if p.is_keyframe] == [1, 2, 4]
 
 
 def test_keyframes_are_bounded_in_bytes():
@@ -156,7 +164,7 @@ def test_keyframes_are_bounded_in_bytes():
 def test_without_keyframes_only_the_ring_is_known():
     scene = scene_of(ring_frames=3, keyframes=0)
     run(scene, range(1, 10))
-    assert [p.stamp_ns // S for p in scene.placed()] == [7, 8, 9]
+    assert [p.stamp_ns // S for p in scene.snapshot.placed] == [7, 8, 9]
 
 
 def test_memory_does_not_grow_with_the_frames_seen():
@@ -192,7 +200,7 @@ def test_a_frame_that_left_the_ring_while_it_was_encoded_becomes_a_keyframe():
     scene.add(frame(1))
     encoder.during = lambda: [scene.add(frame(t)) for t in (5, 6, 7)]
     scene.process(max_calls=1)
-    assert [(p.stamp_ns // S, p.is_keyframe) for p in scene.placed()] == [(1, True)]
+    assert [(p.stamp_ns // S, p.is_keyframe) for p in scene.snapshot.placed] == [(1, True)]
 
 
 def test_a_bad_frame_does_not_cost_its_neighbours_and_the_worker_goes_on():
@@ -202,7 +210,7 @@ def test_a_bad_frame_does_not_cost_its_neighbours_and_the_worker_goes_on():
     assert scene.process() == 5
     status = scene.status()
     assert status.counts == {"encoder": 1}
-    assert [p.stamp_ns // S for p in scene.placed()] == [1, 2, 4, 5, 6]
+    assert [p.stamp_ns // S for p in scene.snapshot.placed] == [1, 2, 4, 5, 6]
 
 
 def test_an_encoder_error_is_kept_until_a_window_succeeds():
@@ -240,7 +248,7 @@ def test_a_defect_of_the_encoder_is_not_hidden():
 def test_without_any_geometry_frames_are_spread_over_time():
     scene = scene_of(Scripted(window_size=1, bad=range(20)), selected_frames=3)
     run(scene, range(1, 8))
-    selection = scene.select()
+    selection = scene.snapshot.selection
     assert [s // S for s in selection.stamps_ns] == [1, 4, 7]
     assert (selection.gains, selection.scale_source, selection.voxel_size) == ((0, 0, 0), None, 0.0)
 
@@ -248,9 +256,9 @@ def test_without_any_geometry_frames_are_spread_over_time():
 def test_frames_that_wait_for_the_encoder_are_not_selected():
     scene = scene_of()
     scene.add(frame(1))
-    assert scene.select().stamps_ns == ()
+    assert scene.snapshot.selection.stamps_ns == ()
     scene.process()
-    assert scene.select().stamps_ns == (S,)
+    assert scene.snapshot.selection.stamps_ns == (S,)
 
 
 def test_points_that_cannot_be_used_are_counted_and_the_frame_only_fills_up():
@@ -263,7 +271,7 @@ def test_points_that_cannot_be_used_are_counted_and_the_frame_only_fills_up():
     scene = scene_of(encoder)
     run(scene, [1, 2, 3])
     assert scene.status().counts == {"no_points": 1}
-    assert dict(zip(scene.select().stamps_ns, scene.select().gains, strict=True))[2 * S] == 0
+    assert dict(zip(scene.snapshot.selection.stamps_ns, scene.snapshot.selection.gains, strict=True))[2 * S] == 0
 
 
 def test_metric_and_relative_lengths_never_meet():
@@ -275,7 +283,7 @@ def test_metric_and_relative_lengths_never_meet():
     encoder.scale = ScaleSource.TF
     run(scene, [3])
     assert scene.status().counts == {"scale": 1}
-    assert [p.stamp_ns // S for p in scene.placed()] == [1, 3]
+    assert [p.stamp_ns // S for p in scene.snapshot.placed] == [1, 3]
     assert scene.status().scale_source is ScaleSource.DEPTH
 
 
@@ -286,21 +294,20 @@ def test_metric_scenes_use_the_configured_voxel_and_others_a_relative_one():
     )
     run(metric, [1])
     run(relative, [1])
-    assert metric.grid()[0] == 0.03
-    assert relative.grid()[0] == pytest.approx(1.75 / 160, rel=0.01)  # the smallest side of a scripted frame
+    assert metric.snapshot.fine_voxel_size == 0.03
+    smallest_side = 1.75  # of a scripted frame
+    assert relative.snapshot.fine_voxel_size == pytest.approx(smallest_side / 160, rel=0.01)
 
 
-def test_records_and_voxels_are_there_for_a_plot():
+def test_placed_frames_and_their_voxels_are_there_for_a_plot():
     scene = scene_of(Scripted(window_size=1))
-    assert (scene.placed(), scene.grid(), scene.occupied_voxels()[0].shape) == ([], (0.0, 0), (0, 3))
+    known = scene.snapshot
+    assert (known.placed, known.fine_voxel_size, known.level) == ((), 0.0, 0)
     run(scene, [1, 2])
-    record = scene.placed()[1]
-    _, level = scene.grid()
-    assert record.scene_from_cam[0, 3] == 2
-    assert len(coarsen(record.fine_keys, level)) == scene.covered_voxels([2 * S])
-    centres, counts = scene.occupied_voxels()
-    assert len(centres) == len(counts) == scene.select().total_voxels
-    assert counts.sum() == sum(scene.covered_voxels([t * S]) for t in (1, 2))
+    known = scene.snapshot
+    assert [p.scene_from_cam[0, 3] for p in known.placed] == [1, 2]
+    assert shown_by(scene, [S, 2 * S]) == known.selection.total_voxels
+    assert known.fine_voxel_size * 2**known.level == known.selection.voxel_size
 
 
 # Stamps, rate, epochs
@@ -310,7 +317,7 @@ def test_records_and_voxels_are_there_for_a_plot():
 def test_duplicate_and_slightly_backward_stamps_are_refused_and_counted(seconds):
     scene = scene_of()
     scene.add(frame(5))
-    assert not scene.admits(round(seconds * S))
+    assert not scene.queue.admits(round(seconds * S))
     with pytest.raises(FrameRejectedError, match="not later") as caught:
         scene.add(frame(seconds))
     assert caught.value.cause == "stamp"
@@ -319,7 +326,7 @@ def test_duplicate_and_slightly_backward_stamps_are_refused_and_counted(seconds)
 
 def test_a_zero_stamp_is_not_admitted():
     scene = scene_of()
-    assert not scene.admits(0)
+    assert not scene.queue.admits(0)
     assert scene.status().counts == {"stamp": 1}
 
 
@@ -328,31 +335,29 @@ def test_frames_above_the_rate_are_thinned_and_counted():
     taken = [i for i in range(31) if scene.add(frame(1 + i / 30))]
     assert taken == list(range(0, 31, 3))
     assert scene.status().counts == {"thinned": 20}
-    assert not scene.admits(round(2.05 * S))
-    assert scene.admits(round(2.1 * S))
+    assert not scene.queue.admits(round(2.05 * S))
+    assert scene.queue.admits(round(2.1 * S))
 
 
 def test_a_long_pause_changes_nothing():
     scene = scene_of()
     run(scene, [1, 2, 3600 * 24])
-    assert (scene.epoch, len(scene.placed())) == (0, 3)
+    assert (scene.epoch, len(scene.snapshot.placed)) == (0, 3)
 
 
 def test_a_backward_jump_starts_an_epoch_and_forgets_everything():
     scene = scene_of(ring_frames=3)
     run(scene, range(10, 20))
-    old = scene.select()
     scene.add(frame(21))
-    assert scene.admits(2 * S)
+    assert scene.queue.admits(2 * S)
     scene.add(frame(2))
     assert scene.epoch == 1
-    assert scene.select().stamps_ns == ()
-    assert scene.selection_frames(old) == []
+    assert scene.snapshot.selection.stamps_ns == ()
     scene.process()
     status = scene.status()
     assert (status.epoch, status.ring_frames, status.keyframes, status.newest_stamp_ns) == (1, 1, 0, 2 * S)
     assert status.counts == {"epoch": 1}
-    assert scene.select().stamps_ns == (2 * S,)
+    assert scene.snapshot.selection.stamps_ns == (2 * S,)
 
 
 def test_a_hundred_loops_of_a_bag_leave_nothing_behind():
@@ -372,7 +377,7 @@ def test_a_result_that_comes_after_the_epoch_has_ended_is_thrown_away():
     scene.add(frame(50))
     encoder.during = lambda: scene.add(frame(1)) if scene.epoch == 0 else None
     assert scene.process() == 1
-    assert [p.stamp_ns for p in scene.placed()] == [S]
+    assert [p.stamp_ns for p in scene.snapshot.placed] == [S]
     assert scene.status().counts == {"epoch": 1}
     assert encoder.calls[1] == ([1], [])
 
@@ -380,10 +385,10 @@ def test_a_result_that_comes_after_the_epoch_has_ended_is_thrown_away():
 def test_an_epoch_may_be_started_by_the_caller():
     scene = scene_of()
     run(scene, [1, 2])
-    scene.start_epoch("the pose jumped by 2 m")
-    assert (scene.epoch, scene.select().stamps_ns) == (1, ())
+    scene.queue.start_epoch("the pose jumped by 2 m")
+    assert (scene.epoch, scene.snapshot.selection.stamps_ns) == (1, ())
     run(scene, [1])
-    assert scene.select().stamps_ns == (S,)
+    assert scene.snapshot.selection.stamps_ns == (S,)
 
 
 @pytest.mark.parametrize("changed", [{"height": 5}, {"camera": "other"}])
@@ -395,7 +400,7 @@ def test_another_size_or_camera_starts_an_epoch_only_where_no_pose_ties_it_to_th
         scene.add(frame(2, pose=pose, **changed))
         scene.process()
     assert (without.epoch, with_pose.epoch) == (1, 0)
-    assert [len(without.placed()), len(with_pose.placed())] == [1, 2]
+    assert [len(without.snapshot.placed), len(with_pose.snapshot.placed)] == [1, 2]
 
 
 def test_a_window_never_mixes_sizes():
@@ -414,10 +419,10 @@ def test_leases_hold_out_while_ring_keyframes_and_a_selection_are_full():
     scene = scene_of(Scripted(window_size=1), ring_frames=3, keyframes=3, selected_frames=2)
     held = []
     for t in range(1, 60):
-        buffer = scene.lease(4, 6)
+        buffer = scene.queue.lease(4, 6)
         scene.add(Frame(t * S, buffer))
         scene.process()
-        held = scene.evidence()[1]
+        held = scene.snapshot.evidence.frames
     assert len(held) == 2
     assert "pool" not in scene.status().counts
 
@@ -425,19 +430,32 @@ def test_leases_hold_out_while_ring_keyframes_and_a_selection_are_full():
 def test_an_exhausted_pool_refuses_and_counts():
     scene = scene_of(ring_frames=1, keyframes=0, selected_frames=1)
     with pytest.raises(FrameRejectedError, match="held"):
-        [scene.lease(4, 6) for _ in range(100)]
+        [scene.queue.lease(4, 6) for _ in range(100)]
     assert scene.status().counts == {"pool": 1}
 
 
-def test_the_frames_of_a_selection_are_given_in_time_order_and_stay_while_it_is_current():
+def test_the_frames_of_an_evidence_set_are_in_time_order_and_outlive_the_scene():
     scene = scene_of(ring_frames=2, keyframes=0, selected_frames=2)
     run(scene, [1, 2])
-    selection, frames = scene.evidence()
-    assert [f.stamp_ns for f in frames] == list(selection.stamps_ns) == [S, 2 * S]
+    evidence = scene.snapshot.evidence
     run(scene, [3, 4])
-    assert [f.stamp_ns for f in scene.selection_frames(selection)] == [S, 2 * S]
-    scene.select()
-    assert scene.selection_frames(selection) == []
+    assert [f.stamp_ns for f in evidence.frames] == list(evidence.selection.stamps_ns) == [S, 2 * S]
+    assert scene.snapshot.evidence.stamps_ns == (3 * S, 4 * S)
+
+
+def test_a_worker_that_is_busy_for_a_whole_ring_does_not_make_the_leases_run_out():
+    scene = scene_of(Scripted(window_size=1), ring_frames=20, keyframes=2, selected_frames=1)
+
+    def show(times):
+        for t in times:
+            scene.add(Frame(t * S, scene.queue.lease(4, 6)))
+
+    for t in range(1, 40):
+        show([t])
+        scene.process()
+    show(range(40, 100))  # the map holds the frames of the old ring all the while
+    assert "pool" not in scene.status().counts
+    assert scene.status().ring_frames == 20
 
 
 def test_callbacks_worker_and_readers_in_threads_keep_every_frame_accounted_for():
@@ -455,7 +473,7 @@ def test_callbacks_worker_and_readers_in_threads_keep_every_frame_accounted_for(
 
     def camera():
         for t in range(1, 301):
-            buffer = scene.lease(4, 6)
+            buffer = scene.queue.lease(4, 6)
             buffer[:] = t % 256
             scene.add(Frame(t * S // 10, buffer))
         done.set()
@@ -466,9 +484,9 @@ def test_callbacks_worker_and_readers_in_threads_keep_every_frame_accounted_for(
 
     def reader():
         while not done.is_set():
-            selection, frames = scene.evidence()
-            assert [f.stamp_ns for f in frames] == list(selection.stamps_ns)
-            for f in frames:
+            evidence = scene.snapshot.evidence
+            assert evidence.stamps_ns == evidence.selection.stamps_ns
+            for f in evidence.frames:
                 assert (f.rgb == (f.stamp_ns * 10 // S) % 256).all()
             scene.status()
 
@@ -482,10 +500,10 @@ def test_callbacks_worker_and_readers_in_threads_keep_every_frame_accounted_for(
     assert status.pending == 0
     assert status.ring_frames == 6
     assert status.counts.keys() <= {"unprocessed"}
-    assert len(scene.select().stamps_ns) == 4
+    assert len(scene.snapshot.selection.stamps_ns) == 4
 
 
 def test_rejections_of_the_caller_are_counted_with_the_rest():
     scene = scene_of()
-    scene.count_rejected("encoding")
+    scene.queue.count_rejected("encoding")
     assert scene.status().counts == {"encoding": 1}

@@ -1,4 +1,4 @@
-"""Leaving a long pass between two of its layers, because something more urgent waits."""
+"""Interrupts a pass of the model between two of its layers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import nn
 
 
-class Preempted(Exception):  # noqa: N818 (no error: somebody asked for it, and the work goes on later)
-    """The pass was left before its next layer. Never leaves the room of the models."""
+class Interrupted(Exception):  # noqa: N818 (not an error: the caller requested it, and the work continues later)
+    """The pass ended before its next layer. The rooms above the models never see it."""
 
 
 @contextmanager
-def interruptible(blocks: Iterable[nn.Module], asked: Callable[[], bool]) -> Iterator[None]:
-    """Within it, each of ``blocks`` asks before it runs whether to stop, and raises ``Preempted`` if so.
+def interruptible(blocks: Iterable[nn.Module], interrupt: Callable[[], bool]) -> Iterator[None]:
+    """Inside this context each of ``blocks`` calls ``interrupt`` before it runs, and raises ``Interrupted`` if True.
 
-    On a GPU the layers before are waited for first: otherwise the queue of launched work would run far ahead of the
-    question, and stopping to launch would free the device only much later. That costs some microseconds per layer.
+    On a GPU, the check first waits for the layers before: without this, the queue of launched kernels would run far
+    ahead, and the device would be free only much later. The wait costs some microseconds per layer.
 
     Args:
         blocks: transformer layers, in eager mode: a compiled or exported model does not call them.
-        asked: cheap; called in the thread of the pass.
+        interrupt: cheap; called in the thread of the pass.
     """
 
     def check(module: nn.Module, _inputs: Any) -> None:
         if next(module.parameters()).is_cuda:
             torch.cuda.current_stream().synchronize()
-        if asked():
-            raise Preempted
+        if interrupt():
+            raise Interrupted
 
     handles = [block.register_forward_pre_hook(check) for block in blocks]
     try:

@@ -1,35 +1,52 @@
-"""From frames to the beginning of a prompt that the language model has read, in steps that can be left and resumed."""
+"""From frames to the beginning of a prompt that the language model has read, in steps that can be interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from spatial_mllm_ros.errors import ConfigurationError, EngineError
-from spatial_mllm_ros.models.prefill.interruption import Preempted, interruptible
-from spatial_mllm_ros.models.prefill.prompt_cache import PromptCache, PromptPrefix
+from spatial_mllm_ros.models.prefill.interruption import Interrupted, interruptible
+from spatial_mllm_ros.models.prefill.prefill import Prefill
+from spatial_mllm_ros.models.prefill.prompt_cache import PromptPrefix
 from spatial_mllm_ros.models.prefill.token_cache import TokenCache
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
-from spatial_mllm_ros.models.spatial_mllm.mrope import mrope_position_ids
 from spatial_mllm_ros.models.spatial_mllm.preparation import PATCH_PX, PixelBudget, PreparedVideo, prepare_video
-from spatial_mllm_ros.models.spatial_mllm.prompts import prefix_ids
 from spatial_mllm_ros.models.spatial_mllm.tokenization import ChatTokenizer
 from spatial_mllm_ros.models.vggt import TrunkPass
 
-_PREFILL_TOKENS = 256  # read at once: what is lost at most when the prefill is left, and a bound of its memory
-_ROOM_TOKENS = 512  # of question and answer behind the prefix
+
+@dataclass(frozen=True, eq=False)
+class VisualTokens:
+    """What the language model is shown of a video.
+
+    Attributes:
+        plain: [n, D], of Qwen's vision encoder alone.
+        added: [n, D], what the connector adds to them.
+        grid_thw: frame pairs, rows and columns of patches.
+    """
+
+    plain: torch.Tensor
+    added: torch.Tensor
+    grid_thw: tuple[int, int, int]
+
+    @property
+    def fused(self) -> torch.Tensor:
+        """[n, D], the sum."""
+        return self.plain + self.added
 
 
 class PrefixBuild:
     """Makes a ``PromptPrefix`` of some frames.
 
-    Each frame and each pair of frames is encoded by itself, never in a batch: so the tokens of a frame do not depend on
-    the others, and those from the cache are those that would be computed, bit for bit.
+    Each frame and each pair of frames is encoded by itself, never in a batch. Its tokens therefore do not depend on the
+    other frames, and tokens from the cache equal computed ones bit for bit.
 
     Args:
-        frame_keys: name of each frame, of which equal ones mean equal pixels, in time order.
+        frame_keys: a name of each frame, in time order; equal names mean equal pixels.
         tokens: patch tokens of frames and visual tokens of pairs, kept between builds.
 
     Raises:
@@ -45,42 +62,42 @@ class PrefixBuild:
         tokens: TokenCache,
     ) -> None:
         if not frame_keys:
-            raise ConfigurationError("A prompt was to be begun without a frame; give at least one.")
+            raise ConfigurationError("A context was requested without a frame; give at least one.")
         self._model = model
         self._tokenizer = tokenizer
         self._budget = budget
         self._keys = list(frame_keys)
         last = len(self._keys) - 1
-        # The encoders merge frames in pairs: an odd last one stands beside itself.
+        # The encoders merge frames in pairs; a last frame without a partner is paired with itself.
         self._pairs = [(first, min(first + 1, last)) for first in range(0, len(self._keys), 2)]
         self._token_cache = tokens
-        # What there is so far, stage by stage; let go when the next stage has used it.
+        # Results by stage, released when the next stage has used them.
         self._patch_tokens: list[torch.Tensor] = []
         self._pair_tokens: list[torch.Tensor] = []
         self._trunk: TrunkPass | None = None
         self._spatial: torch.Tensor | None = None
         self._added: list[torch.Tensor] = []
-        self._visual: torch.Tensor | None = None
+        self._visual: VisualTokens | None = None
+        self._begun: Prefill | None = None
         self._prefix: PromptPrefix | None = None
-        self._read = 0
 
     def run(
         self,
         images: Sequence[np.ndarray],
-        should_yield: Callable[[], bool],
-        may_pause: Callable[[], bool] = lambda: False,
+        interrupt: Callable[[], bool],
+        pause_requested: Callable[[], bool] = lambda: False,
     ) -> PromptPrefix | None:
-        """Goes on from where it was left.
+        """Begins or continues the build.
 
         Args:
             images: uint8 [H, W, 3] R G B each, of one size; the same at every call.
-            should_yield: asked before every transformer layer, or, where an engine is the spatial encoder, before and
-                after its pass. The frame, pair or part of the prompt in work has to be begun again.
-            may_pause: asked where nothing is lost: after each frame pair, layer of the aggregator, and part of the
-                prompt. So whoever pauses it for others again and again still sees it end.
+            interrupt: called before every transformer layer, or, where an engine is the spatial encoder, before and
+                after its pass. The present frame, pair or part of the prompt has to be begun again.
+            pause_requested: called where no work is lost: after each frame pair, layer of the aggregator, and part of
+                the prompt. A build that is paused at every such point still ends.
 
         Returns:
-            the prefix; None when it was asked to yield or pause: call again to go on.
+            the prefix; None when the build was interrupted or paused: call again to continue.
 
         Raises:
             ConfigurationError: frames of different size.
@@ -88,26 +105,26 @@ class PrefixBuild:
         """
 
         def rest() -> None:
-            if should_yield() or may_pause():
-                raise Preempted
+            if interrupt() or pause_requested():
+                raise Interrupted
 
         try:
-            with torch.inference_mode(), interruptible(self._model.blocks, should_yield):
-                if should_yield():
+            with torch.inference_mode(), interruptible(self._model.blocks, interrupt):
+                if interrupt():
                     return None
                 for _, stage in self.stages(images, rest):
                     stage()
-        except Preempted:
+        except Interrupted:
             return None
         return self._prefix
 
     def stages(
         self, images: Sequence[np.ndarray], rest: Callable[[], None] = lambda: None
     ) -> list[tuple[str, Callable[[], None]]]:
-        """The work by stage, in order, each by its name: to be called in inference mode; one that is done is quick.
+        """The stages with their names, in order, to be called in inference mode; a finished stage returns at once.
 
         Args:
-            rest: called where a stage may be left at no loss.
+            rest: called where no work is lost; it may raise to end the stage.
         """
         return [
             ("frames", lambda: self._encode_frames(images, rest)),
@@ -115,6 +132,20 @@ class PrefixBuild:
             ("connector", lambda: self._connect(rest)),
             ("prefill", lambda: self._prefill(rest)),
         ]
+
+    @torch.inference_mode()
+    def visual_tokens(self, images: Sequence[np.ndarray]) -> VisualTokens:
+        """All stages but the prefill, in one call; see ``run``.
+
+        Raises:
+            ConfigurationError, EngineError: see ``run``.
+        """
+        for name, stage in self.stages(images):
+            if name != "prefill":
+                stage()
+        if self._visual is None:
+            raise EngineError("numbers", "The vision encoders made no visual tokens; please report it with the log.")
+        return self._visual
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -140,7 +171,7 @@ class PrefixBuild:
 
     def _frame_tokens(self, index: int, side: int, prepared: _Lazily) -> torch.Tensor:
         if self._model.model.last_layer_source is not None:
-            return torch.empty(0)  # an engine does all of it in one pass
+            return torch.empty(0)  # the engine encodes all frames in one pass
         key = ("frame", self._keys[index], self._size)
         tokens = self._token_cache.get(key)
         if tokens is None:
@@ -160,7 +191,7 @@ class PrefixBuild:
         return tokens
 
     def _mix_frames(self, images: Sequence[np.ndarray], rest: Callable[[], None]) -> None:
-        """The aggregator's last layer, over all frames jointly: no cache helps here, every frame sees every other."""
+        """The aggregator's last layer over all frames. Nothing is cached, because each frame attends to all others."""
         if self._visual is not None or self._spatial is not None:
             return
         encoder = self._model.spatial_encoder
@@ -183,46 +214,32 @@ class PrefixBuild:
     def _connect(self, rest: Callable[[], None]) -> None:
         if self._visual is not None or self._spatial is None:
             return
-        while len(self._added) < len(self._pairs):  # pair by pair, which is what it merges, so that it can be left
+        while len(self._added) < len(self._pairs):  # the connector merges pairs, so that it can be interrupted between
             first = 2 * len(self._added)
             self._added.append(self._model.model.connected(self._spatial[first : first + 2], self._grid))
             rest()
         tokens = torch.cat(self._pair_tokens)
-        visual = tokens + torch.cat(self._added).to(tokens.device, tokens.dtype)
-        if not bool(torch.isfinite(visual).all()):
+        added = torch.cat(self._added).to(tokens.device, tokens.dtype)
+        visual = VisualTokens(tokens, added, (len(self._pairs), *self._grid))
+        if not bool(torch.isfinite(visual.fused).all()):
             raise EngineError("numbers", "The vision encoders gave values that are not finite; check the weights.")
         self._visual = visual
         self._spatial = None
         self._pair_tokens, self._patch_tokens, self._added = [], [], []
 
     def _prefill(self, rest: Callable[[], None]) -> None:
-        """Keys and values of the prefix in the language model, some hundred tokens at a time."""
-        visual = self._visual
-        if visual is None:
-            raise ConfigurationError("The prefix cannot be read before its visual tokens are made.")
-        model = self._model
-        token_ids = prefix_ids(self._tokenizer, visual_tokens=visual.shape[0])
-        grid = torch.tensor([[len(self._pairs), *self._grid]])
-        ids = torch.tensor([token_ids])
-        positions, _ = mrope_position_ids(ids, None, model.model.mrope_rule, video_grid_thw=grid)
-        if self._prefix is None:
-            layers = len(model.model.language_model.layers)
-            cache = PromptCache(layers=layers, tokens=len(token_ids), room=_ROOM_TOKENS)
-            self._prefix = PromptPrefix(tuple(token_ids), visual.shape[0], int(positions.max()) + 1, cache)
-        cache = self._prefix.cache
-        cache.truncate(self._read)  # left in the middle of the layers, some of them hold more than the others
-        embeds = model.model.embed(ids.to(model.device), visual_embeds=visual)
-        while self._read < len(token_ids):
-            part = slice(self._read, self._read + _PREFILL_TOKENS)
-            model.read_on(embeds[:, part], positions[:, :, part].to(model.device), cache)
-            self._read = min(self._read + _PREFILL_TOKENS, len(token_ids))
-            if self._read < len(token_ids):
-                rest()
-        cache.seal()
+        """Keys and values of the prefix in the language model."""
+        if self._prefix is not None:
+            return
+        if self._begun is None:
+            if self._visual is None:
+                raise ConfigurationError("The prefix cannot be read before its visual tokens are made.")
+            self._begun = Prefill(self._model, self._tokenizer, self._visual.fused, self._visual.grid_thw)
+        self._prefix = self._begun.run(rest)
 
 
 class _Lazily:
-    """A pair of frames that is prepared when it is asked for, once."""
+    """A pair of frames that is prepared when it is first needed."""
 
     def __init__(self, prepare: Callable[[], PreparedVideo]) -> None:
         self._prepare = prepare

@@ -1,8 +1,7 @@
-"""Keys and values of a prompt's beginning, kept so that any number of questions can follow it."""
+"""The language model's cache of a prompt's beginning, which any number of questions can continue."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class _LayerWithRoom(DynamicLayer):
-    """Keys and values of one layer in a buffer with room behind them, so that a token is written and nothing copied.
+    """Keys and values of one layer in a buffer with room behind them, into which a further token is written.
 
-    The library's layer concatenates: it copies the whole prompt for every token.
+    The library's layer concatenates instead: it copies the whole prompt for every token.
     """
 
     def __init__(self, capacity: int, room: int) -> None:
@@ -27,7 +26,7 @@ class _LayerWithRoom(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends [1, heads, n, head_dim]; returns all that is held, as views."""
+        """Appends [rows, heads, n, head_dim]; returns all keys and values, as views."""
         held = self.get_seq_length()
         length = held + key_states.shape[-2]
         if self._buffers is None or length > self._buffers[0].shape[-2]:
@@ -38,9 +37,15 @@ class _LayerWithRoom(DynamicLayer):
         return self.keys, self.values
 
     def truncate(self, length: int) -> None:
-        """Holds the first ``length`` tokens only; what was written behind them is forgotten."""
+        """Removes all tokens behind the first ``length``."""
         if self._buffers is not None:
             self._show(length)
+
+    def repeated(self, rows: int, room: int) -> _LayerWithRoom:
+        """A layer of its own whose ``rows`` rows all hold this layer's tokens, with ``room`` behind them."""
+        layer = _LayerWithRoom(self.get_seq_length() + room, room)
+        layer.update(self.keys.expand(rows, -1, -1, -1), self.values.expand(rows, -1, -1, -1))
+        return layer
 
     @property
     def nbytes(self) -> int:
@@ -70,8 +75,8 @@ class _LayerWithRoom(DynamicLayer):
 class PromptCache(Cache):
     """The keys and values of one prompt's beginning in all layers, with room for a question and its answer.
 
-    Once ``seal``-ed, the beginning is never written again, so nothing that happens to a question can tear it: what a
-    question appends lies behind it and is forgotten when the question ends, however it ends.
+    After ``seal`` the beginning is never written again: a question is appended behind it, and removed when the question
+    ends, however it ends. Not thread-safe: one question is asked at a time.
 
     Args:
         layers: of the language model.
@@ -82,26 +87,33 @@ class PromptCache(Cache):
     def __init__(self, *, layers: int, tokens: int, room: int) -> None:
         super().__init__(layers=[_LayerWithRoom(tokens + room, room) for _ in range(layers)])
         self._sealed = 0
-        self._asking = threading.Lock()
 
     def truncate(self, tokens: int) -> None:
-        """Holds the first ``tokens`` in every layer, also where a pass was left in the middle of the layers."""
+        """Removes all tokens behind the first ``tokens``, also where a pass ended in the middle of the layers."""
         for layer in self.layers:
             layer.truncate(tokens)
 
     def seal(self) -> None:
-        """What is held now is the beginning."""
+        """Declares the present tokens to be the beginning."""
         self._sealed = self.get_seq_length()
 
     @contextmanager
-    def question(self) -> Iterator[PromptCache]:
-        """The cache with the beginning alone, for one question at a time; so it is again afterwards."""
-        with self._asking:
+    def questions(self, rows: int, *, room: int) -> Iterator[Cache]:
+        """A cache with the beginning in each of ``rows`` rows, for as many questions together.
+
+        One row is this cache itself, and nothing is copied. More rows are a copy that is released afterwards.
+
+        Args:
+            room: tokens that the questions and answers take in a copy.
+        """
+        self.truncate(self._sealed)
+        if rows > 1:
+            yield Cache(layers=[layer.repeated(rows, room) for layer in self.layers])
+            return
+        try:
+            yield self
+        finally:
             self.truncate(self._sealed)
-            try:
-                yield self
-            finally:
-                self.truncate(self._sealed)
 
     @property
     def nbytes(self) -> int:
@@ -114,13 +126,13 @@ class PromptPrefix:
     """The beginning of a prompt, system text and frames, as the language model has read it.
 
     Attributes:
-        token_ids: system text, placeholders of the frames, and what stands around them.
-        visual_tokens: how many of them are visual.
+        token_ids: system text, placeholders of the frames, and the tokens around them.
+        grid_thw: frame pairs, rows and columns of patches of the video.
         next_position: mRoPE position, on all three axes, of the first token of a question.
-        cache: its keys and values.
+        cache: keys and values of these tokens.
     """
 
     token_ids: tuple[int, ...]
-    visual_tokens: int
+    grid_thw: tuple[int, int, int]
     next_position: int
     cache: PromptCache

@@ -1,4 +1,4 @@
-"""Tokens of single frames and frame pairs, kept as long as their bytes fit."""
+"""An LRU cache for the tokens of frames and frame pairs, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spatial_mllm_ros.errors import ConfigurationError
 
 
 class TokenCache:
-    """Tensors by key; when they take more than ``max_bytes``, the ones that were used longest ago go.
+    """Tensors by key; when they take more than ``max_bytes``, the least recently used ones are removed.
 
     Args:
         max_bytes: 0 keeps nothing.
@@ -27,7 +27,7 @@ class TokenCache:
         self.misses = 0
 
     def get(self, key: Hashable) -> torch.Tensor | None:
-        """The tensor of ``key``, or None; counted."""
+        """The tensor of ``key``, or None; counts a hit or a miss."""
         tensor = self._held.get(key)
         if tensor is None:
             self.misses += 1
@@ -37,7 +37,7 @@ class TokenCache:
         return tensor
 
     def put(self, key: Hashable, tensor: torch.Tensor) -> None:
-        """Keeps ``tensor``; one that alone is larger than the bound is not kept."""
+        """Keeps ``tensor``, unless it alone is larger than the bound."""
         old = self._held.pop(key, None)
         self.nbytes -= 0 if old is None else old.nbytes
         if tensor.nbytes > self._max_bytes:
@@ -48,7 +48,7 @@ class TokenCache:
             self.nbytes -= self._held.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
-        """Lets everything go."""
+        """Removes all tensors."""
         self._held.clear()
         self.nbytes = 0
 

@@ -36,8 +36,8 @@ class FusedQwen(Qwen2_5_VLModel):
         self.connector = connector_for(
             fusion, spatial_dim=2 * vggt.embed_dim, language_dim=config.text_config.hidden_size
         )
-        #: Images [1, S, 3, H, W] in [0, 1] -> last aggregator layer [1, S, P, 2 D], from another runtime than torch;
-        #: None: from ``spatial_encoder`` itself.
+        #: Images [1, S, 3, H, W] in [0, 1] -> last aggregator layer [1, S, P, 2 D], in another runtime than torch;
+        #: None: ``spatial_encoder`` makes it.
         self.last_layer_source: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.mrope_rule = MropeRule(
             image_token_id=config.image_token_id,

@@ -1,7 +1,7 @@
 """Spatial-MLLM: Qwen2.5-VL whose visual tokens are enriched by VGGT (arXiv 2505.23747).
 
-A thin subclass of the model in transformers: only how visual tokens are made and how positions are counted is ours, so
-generation, caches and attention back ends stay the library's.
+A thin subclass of the model in transformers. It changes how visual tokens are made and how positions are counted;
+generation, caches and attention back ends are the library's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import GenerationMixin, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.models.prefill.prompt_cache import PromptCache
 from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
 from spatial_mllm_ros.models.spatial_mllm.fused_qwen import VISUAL_INPUTS, FusedQwen
 from spatial_mllm_ros.models.spatial_mllm.mrope import mrope_position_ids
@@ -25,7 +25,7 @@ from spatial_mllm_ros.models.vggt import VGGT, VggtConfig
 
 
 class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
-    """The whole model. Build it through ``checkpoints.load_spatial_mllm``.
+    """The whole model. Load it with ``checkpoints.loading.load_spatial_mllm``.
 
     ``forward`` and ``generate`` take, beside the library's arguments, ``spatial_images`` / ``spatial_videos``: one
     [S, 3, H, W] in [0, 1] per image or video, S = 2 t; or, in place of pixels and these, ``visual_embeds`` [n, D]: one
@@ -34,7 +34,7 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
     """
 
     def __init__(self, config: Qwen2_5_VLConfig, vggt: VggtConfig, fusion: Fusion) -> None:
-        # Past the parent's constructor, which would build the model without the spatial encoder first.
+        # Skips the parent's constructor, which would first build the model without the spatial encoder.
         super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)
         self.fusion = fusion
         self.model = FusedQwen(config, vggt, fusion)
@@ -48,7 +48,7 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
         return encoder
 
     def take_last_layer_from(self, source: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        """From now on ``source`` gives the spatial features: an engine, say; None: the VGGT inside.
+        """Takes the spatial features from ``source``, for example an engine; None: from the VGGT inside.
 
         Args:
             source: images [1, S, 3, H, W] in [0, 1] -> last aggregator layer [1, S, P, 2 D], special tokens first, of
@@ -57,7 +57,7 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
         self.model.last_layer_source = source
 
     def visual_embeddings(self, prepared: PreparedVideo | PreparedImage) -> torch.Tensor:
-        """Fused visual tokens [tokens, D] of one video or image: made once, they serve any number of questions.
+        """Fused visual tokens [tokens, D] of one video or image, which serve any number of questions.
 
         Raises:
             ConfigurationError: the frames do not fit their grid.
@@ -69,26 +69,36 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
         tokens: torch.Tensor = self.model.fused_tokens(pixels, grid_thw, [prepared.spatial_images])
         return tokens
 
-    def read_on(self, embeds: torch.Tensor, positions: torch.Tensor, cache: PromptCache) -> torch.Tensor:
-        """Appends tokens to ``cache``, by the language model alone, without the masks and checks of a whole prompt.
+    def read_on(
+        self, embeds: torch.Tensor, positions: torch.Tensor, cache: Cache, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Appends tokens to ``cache`` with the language model alone, without the checks of a whole prompt.
 
         Args:
-            embeds: [1, n, D].
-            positions: int64 [3, 1, n], mRoPE.
+            embeds: [B, n, D].
+            positions: int64 [3, B, n], mRoPE.
+            mask: int64 [B, tokens in the cache + n], 0 at padding; None where nothing is padded.
 
         Returns:
-            the last token's hidden state [D]; ``lm_head`` turns it into logits.
+            the last token's hidden state [B, D]; ``lm_head`` turns it into logits.
         """
         hidden: torch.Tensor = self.model.language_model(
-            inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return hidden[0, -1]
+        return hidden[:, -1]
 
-    def next_logits(self, token_ids: Sequence[int], position: int, cache: PromptCache) -> torch.Tensor:
-        """Appends text to ``cache``, its first token at mRoPE ``position``; logits [vocabulary] of the token after."""
-        ids = torch.tensor([token_ids], device=self.device)
-        positions = torch.arange(position, position + len(token_ids), device=self.device).expand(3, 1, -1)
-        logits: torch.Tensor = self.lm_head(self.read_on(self.get_input_embeddings()(ids), positions, cache))
+    def next_logits(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, cache: Cache, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Appends text to ``cache``; logits [B, vocabulary] of the token after.
+
+        Args:
+            token_ids: int64 [B, n].
+            positions: int64 [B, n], the same on all three axes of mRoPE.
+            mask: see ``read_on``.
+        """
+        embeds = self.get_input_embeddings()(token_ids)
+        logits: torch.Tensor = self.lm_head(self.read_on(embeds, positions.expand(3, -1, -1), cache, mask))
         return logits
 
     @property
@@ -166,13 +176,13 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """The library's, which does not know ours: visual inputs go to the one pass that holds their placeholders."""
+        """As the library's; visual inputs, which it does not know, go to the one pass that holds their placeholders."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, *args, is_first_iteration=is_first_iteration, **kwargs
         )
         decoding = not is_first_iteration and kwargs.get("use_cache", True)
         ids = inputs.get("input_ids")
-        # On a warm cache the placeholders, and with them the visual tokens, may already be in the cache.
+        # With a cache of the prompt's beginning, the visual tokens may be in the cache already.
         in_cache = ids is not None and not bool(self.model.is_placeholder(ids).any())
         if decoding or in_cache:
             for name in VISUAL_INPUTS:
@@ -182,7 +192,7 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
     def _prepare_position_ids_for_generation(
         self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any]
     ) -> torch.Tensor:
-        """[4, B, L]: text positions (for the mask), then mRoPE's three axes; always from the whole prompt's tokens."""
+        """[4, B, L]: text positions (for the mask), then mRoPE's three axes, counted over the whole prompt."""
         ids = model_kwargs.get("input_ids")
         if ids is None or ids.shape[1] == 0:
             ids = inputs_tensor
@@ -212,7 +222,7 @@ class SpatialMllm(Qwen2_5_VLForConditionalGeneration):
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
         """Repeats each sample (several answers, beams); visual tokens are made once and their rows repeated.
 
-        Not the library's, which repeats pixel rows as if they were samples.
+        The library's method repeats pixel rows as if they were samples.
         """
         if expand_size == 1 or input_ids is None:
             return input_ids, model_kwargs

@@ -1,7 +1,7 @@
 """Frames to model inputs: sizes, resizing, normalisation, patch rows. Bit-identical to the published preparation.
 
 Both visual encoders see the same resized frames: Qwen2.5-VL as normalised patch rows, VGGT as images in [0, 1].
-torchvision is not used: it has no build for every torch, and none of it is needed.
+torchvision is not used, because it has no build for every torch.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class PixelBudget:
     """How many pixels a resized frame may have, and which bicubic filter resizes it.
 
-    ``pil_resize``: True uses PIL's fixed-point bicubic, False torch's float bicubic with antialiasing, rounded. They
-    differ by a grey level here and there; each is what one published path uses.
+    ``pil_resize``: True uses PIL's fixed-point bicubic filter (published training), False torch's float bicubic filter
+    with antialiasing and rounding (published evaluation). Some pixels differ by a grey level.
     """
 
     min_px: int
@@ -73,9 +73,9 @@ class PixelBudget:
         return rounded[0], rounded[1]
 
 
-#: What the checkpoints were trained with, and what the node uses.
+#: Of the published training; a checkpoint whose config.json has no pixel_budget is shown frames of this size.
 TRAINING_BUDGET = PixelBudget(min_px=293_216, max_px=324_576, pil_resize=True)
-#: What the published evaluation uses; the same size at 640x480, more pixels at 1280x720.
+#: Of the published evaluation code, for comparisons with it; the same size at 640x480, more pixels at 1280x720.
 INFERENCE_BUDGET = PixelBudget(min_px=100_352, max_px=602_112, pil_resize=False)
 
 
@@ -134,7 +134,7 @@ def prepare_video(frames: Sequence[np.ndarray], budget: PixelBudget = TRAINING_B
 
     Args:
         frames: uint8 [H, W, 3] R G B each, all of one size, at least one, in time order.
-        budget: which sizes; the default is the training one, which the node uses.
+        budget: the sizes; those of a checkpoint are ``LoadedSpatialMllm.budget``.
 
     Raises:
         ConfigurationError: no frame, another dtype or shape, or frames of unequal size.

@@ -1,4 +1,4 @@
-"""Prompts in the wording and the chat layout that the published checkpoints were trained with."""
+"""Prompts in the wording and the chat layout of the published checkpoints' training."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class PromptInputs:
 
 
 def user_text(question: str, options: Sequence[str], fusion: Fusion, *, numeric: bool = False) -> str:
-    """A question as the training data of ``fusion`` put it; any other wording is answered worse.
+    """A question as the training data of ``fusion`` words it; the models answer other wordings worse.
 
     Args:
         options: choices without their letters (they get A, B, ...), or none.
@@ -101,7 +101,7 @@ def user_text(question: str, options: Sequence[str], fusion: Fusion, *, numeric:
 def context_ids(
     tokenizer: ChatTokenizer, prepared: PreparedVideo | PreparedImage, *, system: str = SYSTEM_TEXT
 ) -> list[int]:
-    """The beginning of a prompt: system text and placeholders of the frames. It is the same for every question."""
+    """The beginning of a prompt: system text and placeholders of the frames, the same for every question."""
     pad = VIDEO_PAD if isinstance(prepared, PreparedVideo) else IMAGE_PAD
     return prefix_ids(tokenizer, visual_tokens=prepared.token_count, pad=pad, system=system)
 

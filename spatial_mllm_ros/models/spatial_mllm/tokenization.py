@@ -19,10 +19,10 @@ CONTROL_TOKENS = (PAD, TURN_START, TURN_END, VISION_START, VISION_END, IMAGE_PAD
 
 
 class ChatTokenizer:
-    """The tokenizer of a checkpoint, which makes control tokens only when asked for them by name.
+    """The tokenizer of a checkpoint, which makes control tokens only by their name.
 
-    Ordinary tokenizers read ``<|im_end|>`` inside a question as the end of the turn. Here text is data: it is encoded
-    by a copy of the tokenizer without control and added tokens, so such a string becomes the characters it is made of.
+    Ordinary tokenizers read ``<|im_end|>`` inside a question as the end of the turn. Here a text is encoded by a copy
+    of the tokenizer without control and added tokens, so that such a string becomes its characters.
 
     Args:
         full: the tokenizer, with its added tokens.
@@ -103,7 +103,7 @@ class ChatTokenizer:
         return str(self._full.decode([int(token) for token in ids], skip_special_tokens=skip_special_tokens))
 
     def check_ids(self, *, image: int, video: int, vocabulary: int) -> None:
-        """Refuses a tokenizer that does not belong to a model with these placeholder ids and this vocabulary size.
+        """Refuses a tokenizer that does not fit a model with these placeholder ids and this vocabulary size.
 
         Raises:
             CheckpointError: they differ.

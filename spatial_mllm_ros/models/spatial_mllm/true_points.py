@@ -1,6 +1,7 @@
 """Known 3-D points in the place of the spatial encoder's tokens: what a perfect encoder could tell the language model.
 
-An arm of ablations and of training by steps: language first learns from true points, then from the encoder's tokens.
+They serve as an ablation, and as a first stage of training: the language model learns from true points before it learns
+from the encoder's tokens.
 """
 
 from __future__ import annotations

@@ -1,87 +1,55 @@
-"""All that a scene knows at one moment, as plain values: what is saved, and what another scene can take over."""
+"""All that a scene knows at one moment, as plain values: what is saved, and what a scene can be restored from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from spatial_mllm_ros.encoders.base import Anchor, ScaleSource
 from spatial_mllm_ros.errors import StorageError
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.records import PlacedFrame
-
-
-@dataclass(frozen=True, eq=False)
-class HeldFrame:
-    """A frame and where it was taken.
-
-    Attributes:
-        placed: None for a frame in the ring that the encoder could not place.
-        in_ring: among the most recent frames; otherwise it is a keyframe.
-        lost_voxels: of what it saw, how many newer frames have shown to have gone (``CoverageIndex.lost_share``).
-    """
-
-    frame: Frame
-    placed: PlacedFrame | None
-    in_ring: bool
-    lost_voxels: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class HeldAnchor:
-    """An anchor for the next window, with the voxels that it sees on the finest grid (int64 [n], ascending)."""
-
-    anchor: Anchor
-    fine_keys: np.ndarray
-
-
-@dataclass(frozen=True)
-class GridState:
-    """The grid of a scene with geometry.
-
-    Attributes:
-        voxel_size: edge of a fine voxel; metres where the scene's scale source is metric.
-        level: the present grid's voxels are 2^level fine voxels long.
-        frames_since_measured: frames that came since the extent, which the level follows, was measured.
-    """
-
-    voxel_size: float
-    level: int
-    frames_since_measured: int
+from spatial_mllm_ros.scene.records import GridState, PlacedFrame
 
 
 @dataclass(frozen=True, eq=False)
 class SceneContent:
-    """What a scene holds; its arrays and frames are shared with the scene and not changed by anybody.
+    """What a scene holds; its arrays and frames are shared with the scene, and no one changes them.
 
     Attributes:
         epoch: in which it was seen.
-        held: keyframes first, then the frames in the ring, each in the order in which they came.
+        placed: the frames that have geometry: keyframes first, then those in the ring, each in the order in which they
+            came.
+        unplaced: frames in the ring that the encoder could not place.
         anchors: for the next window, oldest first.
         grid, scale_source: None while no frame has geometry.
         newest_placed_ns: newest frame with geometry; 0 when there is none.
-        waiting: frames that wait for the encoder; these are not in ``held``.
+        waiting: frames that wait for the encoder; these are not part of the content.
     """
 
     epoch: int
-    held: tuple[HeldFrame, ...] = ()
-    anchors: tuple[HeldAnchor, ...] = ()
+    placed: tuple[PlacedFrame, ...] = ()
+    unplaced: tuple[Frame, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
     grid: GridState | None = None
     scale_source: ScaleSource | None = None
     newest_placed_ns: int = 0
     waiting: int = 0
 
     @property
-    def ring(self) -> list[Frame]:
-        """The frames in the ring, oldest first."""
-        return [h.frame for h in self.held if h.in_ring]
+    def keyframes(self) -> list[Frame]:
+        """The frames beyond the ring, in the order in which they came."""
+        return [p.frame for p in self.placed if p.is_keyframe]
 
     @property
-    def keyframes(self) -> list[Frame]:
-        """The frames beyond the ring."""
-        return [h.frame for h in self.held if not h.in_ring]
+    def ring(self) -> list[Frame]:
+        """The frames in the ring, oldest first."""
+        placed = [p.frame for p in self.placed if not p.is_keyframe]
+        return sorted([*placed, *self.unplaced], key=lambda frame: frame.stamp_ns)
+
+    @property
+    def frames(self) -> list[Frame]:
+        """All frames: keyframes first, then the ring."""
+        return [*self.keyframes, *self.ring]
 
 
 def refuse_what_does_not_fit(
@@ -96,7 +64,7 @@ def refuse_what_does_not_fit(
     Raises:
         StorageError: ``settings``, with every setting that has to be changed; ``empty``.
     """
-    if not content.held:
+    if not content.frames:
         raise StorageError("empty", "The saved scene holds no frame; use another one.")
     ring, keyframes = content.ring, content.keyframes
     needed = {
@@ -116,7 +84,7 @@ def refuse_what_does_not_fit(
             f"Its finest voxel is {content.grid.voxel_size} m and selection.voxel_size_m is {config.voxel_size_m}; set "
             f"that to {content.grid.voxel_size}."
         )
-    wrong += _other_camera(content.held[-1].frame, newest)
+    wrong += _other_camera(content.frames[-1], newest)
     if content.grid is not None and anchor_count and not content.anchors:
         wrong.append(
             "It holds no anchors, which this encoder needs to place new frames; save it with encoder.anchors above 0."
@@ -126,7 +94,7 @@ def refuse_what_does_not_fit(
 
 
 def _other_camera(saved: Frame, running: Frame | None) -> list[str]:
-    """As while it runs: another camera that has no pose is tied to the scene by nothing."""
+    """As for a running scene: nothing ties another camera without poses to it."""
     if running is None or running.scene_from_cam is not None or running.is_like(saved):
         return []
     sizes = [f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]} {frame.camera_frame_id!r}" for frame in (saved, running)]

@@ -22,8 +22,8 @@ from spatial_mllm_ros.frames.codec import decode_compressed_color, depth_from_mi
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.frames.image_headers import read_png_header
 from spatial_mllm_ros.geometry.cameras import Intrinsics
-from spatial_mllm_ros.scene.records import PlacedFrame
-from spatial_mllm_ros.scene.saved.content import GridState, HeldAnchor, HeldFrame, SceneContent
+from spatial_mllm_ros.scene.records import GridState, PlacedFrame
+from spatial_mllm_ros.scene.saved.content import SceneContent
 from spatial_mllm_ros.scene.voxels import MAX_LEVEL
 
 FORMAT_NAME = "spatial_mllm_scene"
@@ -41,12 +41,14 @@ def write_content(content: SceneContent, folder: Path) -> dict[str, Any]:
     Raises:
         OSError: a file cannot be written.
     """
-    held = {h.frame.stamp_ns for h in content.held}
-    loose = [a for a in content.anchors if a.anchor.frame.stamp_ns not in held]
-    frames = [_frame_entry(h, _RING if h.in_ring else _KEYFRAME, folder) for h in content.held]
-    frames += [_frame_entry(HeldFrame(a.anchor.frame, None, in_ring=False), _ANCHOR, folder) for a in loose]
+    placed = {p.stamp_ns: p for p in content.placed}
+    held = {frame.stamp_ns for frame in content.frames}
+    frames = [_frame_entry(frame, placed[frame.stamp_ns], _KEYFRAME, folder) for frame in content.keyframes]
+    frames += [_frame_entry(frame, placed.get(frame.stamp_ns), _RING, folder) for frame in content.ring]
+    frames += [_frame_entry(a.frame, None, _ANCHOR, folder) for a in content.anchors if a.frame.stamp_ns not in held]
     anchors = [_anchor_entry(a, folder) for a in content.anchors]
-    keys = [h.placed.fine_keys for h in content.held if h.placed is not None] + [a.fine_keys for a in content.anchors]
+    keys = [placed[f.stamp_ns].fine_keys for f in content.frames if f.stamp_ns in placed]
+    keys += [a.fine_keys for a in content.anchors]
     (folder / _VOXELS).write_bytes(_npy(np.concatenate([_NO_KEYS, *keys])))
     return {
         "epoch": content.epoch,
@@ -82,42 +84,43 @@ def read_content(scene: Mapping[str, Any], read: Callable[[str], bytes], most_by
     counts += [_whole(anchor["voxels"]) for anchor in scene["anchors"]]
     keys = iter(_split(_array(read(_VOXELS), np.int64, (sum(counts),), _VOXELS), counts))
     frames: dict[int, Frame] = {}
-    held = []
+    placed, unplaced = [], []
     for entry in scene["frames"]:
         frame = _frame(entry, read)
         if frame.stamp_ns in frames:
             raise ValueError(f"two frames have the stamp {frame.stamp_ns} ns")
         frames[frame.stamp_ns] = frame
-        placed = None if entry["placed"] is None else _placed(frame.stamp_ns, entry["placed"], next(keys))
-        if entry["role"] != _ANCHOR:
-            in_ring = {_RING: True, _KEYFRAME: False}[entry["role"]]
-            lost = 0 if entry["placed"] is None else _whole(entry["placed"]["lost_voxels"])
-            held.append(HeldFrame(frame, placed, in_ring, lost))
+        if entry["placed"] is not None:
+            placed.append(_placed(frame, entry["placed"], next(keys), is_keyframe=entry["role"] == _KEYFRAME))
+        elif entry["role"] == _RING:
+            unplaced.append(frame)
     grid = None if scene["grid"] is None else _grid(scene["grid"])
     content = SceneContent(
         epoch=_whole(scene["epoch"]),
-        held=tuple(held),
-        anchors=tuple(
-            HeldAnchor(_anchor(entry, frames[entry["stamp_ns"]], read), next(keys)) for entry in scene["anchors"]
-        ),
+        placed=tuple(placed),
+        unplaced=tuple(unplaced),
+        anchors=tuple(_anchor(entry, frames[entry["stamp_ns"]], read, next(keys)) for entry in scene["anchors"]),
         grid=grid,
         scale_source=source,
         newest_placed_ns=_whole(scene["newest_placed_ns"]),
     )
-    _check_consistent(content)
+    _check_consistent(content, scene["frames"])
     return content
 
 
-def _check_consistent(content: SceneContent) -> None:
-    placed = [h.placed for h in content.held if h.placed is not None]
-    ring = [frame.stamp_ns for frame in content.ring]
-    sources = {p.scale_source for p in placed} | {a.anchor.geometry.scale_source for a in content.anchors}
+def _check_consistent(content: SceneContent, entries: Sequence[Mapping[str, Any]]) -> None:
+    placed, roles = content.placed, [entry["role"] for entry in entries]
+    ring = [entry["stamp_ns"] for entry in entries if entry["role"] == _RING]
+    sources = {p.scale_source for p in placed} | {a.geometry.scale_source for a in content.anchors}
     units = {source.is_metric for source in sources}
     contradictions = {
         "its ring is not in the order of the stamps": ring != sorted(ring),
-        "its keyframes do not come before its ring": [h.in_ring for h in content.held]
-        != sorted(h.in_ring for h in content.held),
-        "it has a keyframe without a place": any(h.placed is None and not h.in_ring for h in content.held),
+        "its frames are not keyframes, then the ring, then anchors": roles
+        != sorted(roles, key=[_KEYFRAME, _RING, _ANCHOR].index),
+        "it has a keyframe without a place": any(e["role"] == _KEYFRAME and e["placed"] is None for e in entries),
+        "it has an anchor with a place that is not held": any(
+            e["role"] == _ANCHOR and e["placed"] is not None for e in entries
+        ),
         "it has places and no grid, or a grid and no places": (content.grid is None) != (not placed),
         "it has a grid without a scale source": (content.grid is None) != (content.scale_source is None),
         "it mixes metres with relative lengths": len(units) > 1
@@ -135,8 +138,7 @@ def _check_consistent(content: SceneContent) -> None:
 # Frames
 
 
-def _frame_entry(held: HeldFrame, role: str, folder: Path) -> dict[str, Any]:
-    frame, placed = held.frame, held.placed
+def _frame_entry(frame: Frame, placed: PlacedFrame | None, role: str, folder: Path) -> dict[str, Any]:
     bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
     (folder / _image_name(frame.stamp_ns)).write_bytes(_encoded(".jpg", bgr, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
     if frame.depth_m is not None:
@@ -161,7 +163,7 @@ def _frame_entry(held: HeldFrame, role: str, folder: Path) -> dict[str, Any]:
             "intrinsics": asdict(placed.intrinsics),
             "scale_source": placed.scale_source.value,
             "voxels": len(placed.fine_keys),
-            "lost_voxels": held.lost_voxels,
+            "contradicted_voxels": placed.contradicted_voxels,
         },
     }
 
@@ -198,9 +200,16 @@ def _pixel_bytes(entry: Mapping[str, Any]) -> int:
     return math.prod(map(_whole, color)) + (0 if depth is None else 4 * math.prod(map(_whole, depth)))
 
 
-def _placed(stamp_ns: int, entry: Mapping[str, Any], keys: np.ndarray) -> PlacedFrame:
-    source = ScaleSource(entry["scale_source"])
-    return PlacedFrame(stamp_ns, _pose(entry["scene_from_cam"]), Intrinsics(**entry["intrinsics"]), source, keys, False)
+def _placed(frame: Frame, entry: Mapping[str, Any], keys: np.ndarray, *, is_keyframe: bool) -> PlacedFrame:
+    return PlacedFrame(
+        frame,
+        _pose(entry["scene_from_cam"]),
+        Intrinsics(**entry["intrinsics"]),
+        ScaleSource(entry["scale_source"]),
+        keys,
+        is_keyframe,
+        _whole(entry["contradicted_voxels"]),
+    )
 
 
 def _grid(entry: Mapping[str, Any]) -> GridState:
@@ -213,13 +222,13 @@ def _grid(entry: Mapping[str, Any]) -> GridState:
 # Anchors
 
 
-def _anchor_entry(held: HeldAnchor, folder: Path) -> dict[str, Any]:
-    geometry, stamp_ns = held.anchor.geometry, held.anchor.frame.stamp_ns
+def _anchor_entry(anchor: Anchor, folder: Path) -> dict[str, Any]:
+    geometry, stamp_ns = anchor.geometry, anchor.frame.stamp_ns
     (folder / f"points_{stamp_ns}.npy").write_bytes(_npy(geometry.points_scene.astype(np.float32, copy=False)))
     (folder / f"confidence_{stamp_ns}.npy").write_bytes(_npy(geometry.confidence.astype(np.float32, copy=False)))
     return {
         "stamp_ns": stamp_ns,
-        "voxels": len(held.fine_keys),
+        "voxels": len(anchor.fine_keys),
         "map_px": list(geometry.confidence.shape),
         "scene_from_cam": geometry.scene_from_cam.astype(np.float64).tolist(),
         "intrinsics": asdict(geometry.intrinsics),
@@ -227,7 +236,7 @@ def _anchor_entry(held: HeldAnchor, folder: Path) -> dict[str, Any]:
     }
 
 
-def _anchor(entry: Mapping[str, Any], frame: Frame, read: Callable[[str], bytes]) -> Anchor:
+def _anchor(entry: Mapping[str, Any], frame: Frame, read: Callable[[str], bytes], keys: np.ndarray) -> Anchor:
     height, width = (_whole(side) for side in entry["map_px"])
     names = f"points_{frame.stamp_ns}.npy", f"confidence_{frame.stamp_ns}.npy"
     geometry = FrameGeometry(
@@ -237,7 +246,7 @@ def _anchor(entry: Mapping[str, Any], frame: Frame, read: Callable[[str], bytes]
         Intrinsics(**entry["intrinsics"]),
         ScaleSource(entry["scale_source"]),
     )
-    return Anchor(frame, geometry)
+    return Anchor(frame, geometry, keys)
 
 
 # Values

@@ -17,13 +17,12 @@ from spatial_mllm_ros.encoders.base import ScaleSource
 from spatial_mllm_ros.errors import SpatialMllmError, StorageError
 from spatial_mllm_ros.provenance import code_version
 from spatial_mllm_ros.scene.config import SceneConfig
-from spatial_mllm_ros.scene.map import EpochMap
+from spatial_mllm_ros.scene.map import selection_of
 from spatial_mllm_ros.scene.records import Selection
 from spatial_mllm_ros.scene.saved.content import SceneContent
 from spatial_mllm_ros.scene.saved.folder import SavedFolder, checked_path, replace_folder
 from spatial_mllm_ros.scene.saved.format import FORMAT_NAME, VERSION, read_content, write_content
 from spatial_mllm_ros.scene.scene import Scene
-from spatial_mllm_ros.scene.stage_clock import StageClock
 from spatial_mllm_ros.storage import user_state
 
 
@@ -121,7 +120,7 @@ def write_scene(
     if root is not None:
         _make_root(root)
     place = checked_path(directory, root)
-    if not content.held:
+    if not content.frames:
         raise StorageError("empty", "The scene holds no frame yet; let the camera see something, then save it.")
     origin = origin or SceneOrigin()
 
@@ -146,7 +145,7 @@ def load_scene(
 ) -> tuple[SavedScene, int]:
     """Puts a saved scene in the place of what ``scene`` holds; returns what it was and the number of its new epoch.
 
-    See ``Scene.take_over`` for how it goes on. Until all of it has been read and checked, nothing changes.
+    See ``Scene.restore`` for how it goes on. Until all of it has been read and checked, nothing changes.
 
     Args:
         directory: absolute path of a folder that ``save_scene`` wrote.
@@ -158,7 +157,7 @@ def load_scene(
             ``settings``; the scene is as it was.
     """
     saved, content = read_scene(directory, root=root, origin=origin, config=scene.config)
-    return saved, scene.take_over(content, f"the scene saved in {saved.folder} takes its place")
+    return saved, scene.restore(content, f"the scene saved in {saved.folder} takes its place")
 
 
 def read_scene(
@@ -168,7 +167,7 @@ def read_scene(
     origin: SceneOrigin | None = None,
     config: SceneConfig | None = None,
 ) -> tuple[SavedScene, SceneContent]:
-    """Reads and checks a saved scene, every file of it; ``Scene.take_over`` takes the content.
+    """Reads and checks a saved scene, every file of it; ``Scene.restore`` takes the content.
 
     Args:
         directory, root: as for ``load_scene``.
@@ -201,12 +200,10 @@ def read_scene(
 
 def _described(folder: SavedFolder, content: SceneContent) -> SavedScene:
     manifest = folder.manifest
-    frames = [h.frame for h in content.held]
+    frames = content.frames
     stamps_ns = sorted(frame.stamp_ns for frame in frames)
     known = {field.name for field in fields(SceneConfig)}  # a later release of this version may have written more
     config = SceneConfig(**{name: value for name, value in manifest["settings"].items() if name in known})
-    view = EpochMap(config, content.epoch, len(content.anchors), lambda _cause, _frames: None, StageClock())
-    view.take_over(content)
     origin = manifest["origin"]
     return SavedScene(
         folder=folder.folder,
@@ -222,7 +219,7 @@ def _described(folder: SavedFolder, content: SceneContent) -> SavedScene:
         image_sizes_px=tuple(sorted({(frame.rgb.shape[1], frame.rgb.shape[0]) for frame in frames})),
         posed_frames=sum(frame.scene_from_cam is not None for frame in frames),
         depth_frames=sum(frame.depth_m is not None for frame in frames),
-        selection=view.choose(stamps_ns, config.selected_frames),
+        selection=selection_of(content, config),
         origin=SceneOrigin(str(origin["scene_frame"]), origin["measures"]),
         encoder=str(manifest["encoder"]),
         files={name: entry["sha256"] for name, entry in manifest["files"].items()},

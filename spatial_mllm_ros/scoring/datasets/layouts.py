@@ -1,9 +1,9 @@
-"""How each benchmark is published: which file holds the questions, which fields, where the videos are."""
+"""The layout in which each benchmark is published: files of questions, their fields, folders of videos."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.recordings.sources import VIDEO_SUFFIXES
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkQuestion, without_letters
-from spatial_mllm_ros.scoring.datasets.rows import RowError, read_rows, text_of, texts_of
+from spatial_mllm_ros.scoring.datasets.rows import Row, RowError, read_rows, text_of, texts_of
 
 Values = Mapping[str, Any]
 _ANSWER_BLOCK = re.compile(r"^\s*<answer>(.*)</answer>\s*$", re.DOTALL)
@@ -22,12 +22,12 @@ class Layout:
     """One published layout.
 
     Attributes:
-        splits: names that may be asked for, the default first.
+        splits: names of the splits, the default first.
         files: (folder, split) -> annotation files.
-        key: where in a JSON object the rows are, see ``read_rows``.
-        in_split: whether a row belongs to the split.
         question: (row, folder of the videos, answers by question id) -> question; raises RowError.
-        answers: folder and split -> what stands in files of its own; {} for most.
+        key: of the list of rows in a JSON object, see ``read_rows``.
+        in_split: (row, split) -> whether the row belongs to the split.
+        answers: (folder, split) -> annotations by question id, where they are in files of their own.
     """
 
     benchmark: str
@@ -43,7 +43,7 @@ def video_of(videos: Path, *names: str) -> Path:
     """The video file, or the folder of frames, of one of ``names`` (paths without suffix) below ``videos``.
 
     Raises:
-        RowError: nothing is there, or a name leads out of the folder.
+        RowError: none of the names exists, or a name leads out of the folder.
     """
     for name in names:
         base = videos / name
@@ -70,8 +70,8 @@ def _vsi_in_split(values: Values, split: str) -> bool:
         return True
     if "pruned" not in values:
         raise ConfigurationError(
-            f"The questions have no field 'pruned', so the split {split!r} cannot be told; fetch the release of "
-            "VSI-Bench that has it, or evaluate the split 'full'."
+            f"The questions have no field 'pruned', so the questions of the split {split!r} are not known; fetch the "
+            "release of VSI-Bench with this field, or evaluate the split 'full'."
         )
     return bool(values["pruned"]) == (split == "pruned")
 
@@ -166,7 +166,7 @@ def _scanqa_question(values: Values, videos: Path, _answers: Mapping[str, Any]) 
 
 def _sqa3d_answers(folder: Path, split: str) -> Mapping[str, Any]:
     path = _one(folder, f"*sqa_annotations_{split}*.json")
-    rows = (row.values for row in read_rows(path, key="annotations") if row.values is not None)
+    rows = (row.values for row in read_rows(path, key="annotations") if isinstance(row, Row))
     return {str(values.get("question_id")): values for values in rows}
 
 
@@ -200,7 +200,7 @@ def _sqa3d_question(values: Values, videos: Path, answers: Mapping[str, Any]) ->
 
 
 def _files(folder: Path, *patterns: str) -> list[Path]:
-    """Annotation files by name, JSON lines before Parquet, which says the same and needs another package."""
+    """Annotation files by name; JSON lines come before Parquet, which has the same rows and needs another package."""
     order = {".jsonl": 0, ".json": 1, ".parquet": 2}
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.suffix in order}
     return sorted(found, key=lambda path: (order[path.suffix], path.name))
@@ -220,31 +220,25 @@ def _first(*patterns: str) -> Callable[[Path, str], list[Path]]:
     return files
 
 
-LAYOUTS: Sequence[tuple[str, Layout]] = (
-    ("vsi-bench", Layout("vsi-bench", ("full", "debiased", "pruned"), _vsi_files, _vsi_question, "", _vsi_in_split)),
-    ("spatial-mllm", Layout("vsi-bench", ("full",), _first("*vsibench*", "eval*"), _spatial_mllm_question)),
-    ("revsi", Layout("revsi", ("test",), _first("*SPLIT*"), _revsi_question)),
-    (
+LAYOUTS: Mapping[str, Layout] = {
+    "vsi-bench": Layout("vsi-bench", ("full", "debiased", "pruned"), _vsi_files, _vsi_question, "", _vsi_in_split),
+    "spatial-mllm": Layout("vsi-bench", ("full",), _first("*vsibench*", "eval*"), _spatial_mllm_question),
+    "revsi": Layout("revsi", ("test",), _first("*SPLIT*"), _revsi_question),
+    "vsi-super": Layout(
         "vsi-super",
-        Layout(
-            "vsi-super",
-            ("all", *(f"{m}mins{s}" for m in (10, 30, 60, 120, 240) for s in ("", "_streaming"))),
-            _first("test*", "*vs[cr]*"),
-            _vsi_super_question,
-            "",
-            _length_in_split,
-        ),
+        ("all", *(f"{m}mins{s}" for m in (10, 30, 60, 120, 240) for s in ("", "_streaming"))),
+        _first("test*", "*vs[cr]*"),
+        _vsi_super_question,
+        "",
+        _length_in_split,
     ),
-    ("scanqa", Layout("scanqa", ("val", "train", "test_w_obj"), _first("ScanQA_v1.0_SPLIT*"), _scanqa_question)),
-    (
+    "scanqa": Layout("scanqa", ("val", "train", "test_w_obj"), _first("ScanQA_v1.0_SPLIT*"), _scanqa_question),
+    "sqa3d": Layout(
         "sqa3d",
-        Layout(
-            "sqa3d",
-            ("test", "val", "train"),
-            _first("*balanced_questions_SPLIT*"),
-            _sqa3d_question,
-            "questions",
-            answers=_sqa3d_answers,
-        ),
+        ("test", "val", "train"),
+        _first("*balanced_questions_SPLIT*"),
+        _sqa3d_question,
+        "questions",
+        answers=_sqa3d_answers,
     ),
-)
+}

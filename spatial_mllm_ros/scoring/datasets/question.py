@@ -1,4 +1,4 @@
-"""Benchmark questions as data, and the problems met while reading them."""
+"""Questions of a benchmark, and the problems that were met while reading them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BenchmarkQuestion:
         text: the question as published; in SQA3D with the situation before it.
         options: the choices without their letters; none for open questions.
         truths: the accepted answers.
-        scene: what the question is about; questions of one scene are resampled together.
+        scene: the scene that the question is about; questions of one scene are resampled together.
         video: an existing video file, or a folder of frames.
     """
 
@@ -32,10 +32,16 @@ class BenchmarkQuestion:
     scene: str
     video: Path
 
+    def in_words(self, said: str) -> str:
+        """A truth or an answer for people: the letter of an option is followed by the option, "B" is "B. table"."""
+        letter = said.strip().rstrip(".").upper()
+        options = dict(zip(string.ascii_uppercase, self.options, strict=False))
+        return f"{letter}. {options[letter]}" if letter in options else said
+
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a data set that cannot be used; the rest is.
+    """A row of a data set that cannot be used.
 
     Attributes:
         place: file and line, or file and entry.
@@ -49,11 +55,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class BenchmarkData:
-    """What a folder holds of a benchmark.
+    """The questions of a folder with a benchmark.
 
     Attributes:
-        split: as asked for, e.g. "full" or "debiased".
-        problems: what was left out, in the order of the files.
+        split: e.g. "full" or "debiased".
+        problems: the rows that were left out, in the order of the files.
     """
 
     benchmark: str

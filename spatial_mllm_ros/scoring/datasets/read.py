@@ -1,4 +1,4 @@
-"""One door to the benchmarks: a folder as published in, checked questions and a list of problems out."""
+"""Reads a folder with a benchmark as it is published: checked questions, and a list of the problems met."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import logging
 from pathlib import Path
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
-from spatial_mllm_ros.scoring.datasets.layouts import LAYOUTS, Layout
+from spatial_mllm_ros.scoring.datasets.layouts import LAYOUTS
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkData, BenchmarkQuestion, Problem
 from spatial_mllm_ros.scoring.datasets.rows import RowError, read_rows
 
 _log = logging.getLogger(__name__)
 
-LAYOUT_NAMES = tuple(name for name, _ in LAYOUTS)
+LAYOUT_NAMES = tuple(LAYOUTS)
 
 
 def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path | None = None) -> BenchmarkData:
-    """Reads the questions of ``folder``; what cannot be used is in ``problems`` (and in the log), the rest is read.
+    """Reads the questions of ``folder``; rows that cannot be used are in ``problems`` and in the log.
 
     Args:
         layout: one of ``LAYOUT_NAMES``.
-        folder: with the annotation files, named as they are published.
+        folder: holds the annotation files with their published names.
         split: "" for the layout's default.
-        videos: where the videos are; ``folder`` itself if not given.
+        videos: folder of the videos; ``folder`` itself if not given.
 
     Raises:
-        ConfigurationError: an unknown layout or split.
-        SourceError: no annotation file, or one that cannot be read at all, or not one usable question.
+        ConfigurationError: the layout or the split is unknown.
+        SourceError: the folder has no annotation file, one that cannot be read, or not one usable question.
     """
-    rule = _layout(layout)
+    if layout not in LAYOUTS:
+        raise ConfigurationError(f"There is no layout {layout!r}; known: {', '.join(LAYOUT_NAMES)}.")
+    rule = LAYOUTS[layout]
     split = split or rule.splits[0]
     if split not in rule.splits:
         raise ConfigurationError(f"{layout} has no split {split!r}; it has: {', '.join(rule.splits)}.")
     files = rule.files(folder, split) if folder.is_dir() else []
     if not files:
         raise SourceError(
-            f"{folder} holds no annotation file of {layout} ({split}); give the folder with the files as published."
+            f"{folder} holds no annotation file of {layout} ({split}); give the folder with the published files."
         )
     answers = rule.answers(folder, split)
     questions: dict[str, BenchmarkQuestion] = {}
@@ -43,8 +45,8 @@ def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path |
     problems: list[Problem] = []
     for path in files:
         for row in read_rows(path, key=rule.key):
-            if row.values is None:
-                problems.append(Problem(row.place, "broken_line", row.message))
+            if isinstance(row, Problem):
+                problems.append(row)
                 continue
             if not rule.in_split(row.values, split):
                 continue
@@ -61,10 +63,3 @@ def read_benchmark(layout: str, folder: Path, *, split: str = "", videos: Path |
     if not questions:
         raise SourceError(f"Not one question of {folder} can be used; {len(problems)} were left out, see the warnings.")
     return BenchmarkData(rule.benchmark, split, tuple(questions.values()), tuple(problems))
-
-
-def _layout(name: str) -> Layout:
-    for known, layout in LAYOUTS:
-        if known == name:
-            return layout
-    raise ConfigurationError(f"There is no layout {name!r}; known: {', '.join(LAYOUT_NAMES)}.")

@@ -1,4 +1,4 @@
-"""Rows of annotation files (JSON lines, JSON, Parquet), one broken row not costing the others."""
+"""Rows of annotation files (JSON lines, JSON, Parquet); a broken row does not cost the others."""
 
 from __future__ import annotations
 
@@ -9,36 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
-
-ROW_SUFFIXES = (".jsonl", ".json", ".parquet")
+from spatial_mllm_ros.scoring.datasets.question import Problem
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row and where it stands; ``values`` is None where it cannot be read, and ``message`` says why."""
+    """One row, and where it stands in which file."""
 
     place: str
-    values: Mapping[str, Any] | None
-    message: str = ""
+    values: Mapping[str, Any]
 
 
 class RowError(Exception):
-    """A row lacks something; inside this package only, where it becomes a Problem."""
+    """A row cannot become a question; ``read_benchmark`` makes a Problem of it. ``cause``: see Problem."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
         self.cause = cause
 
 
-def read_rows(path: Path, *, key: str = "") -> Iterator[Row]:
-    """The rows of ``path`` in order.
+def read_rows(path: Path, *, key: str = "") -> Iterator[Row | Problem]:
+    """The rows of ``path`` in order, a Problem in the place of each that cannot be read.
 
     Args:
-        key: of a JSON object, where its list of rows is; "" when the file itself is the list.
+        key: of the list of rows in a JSON object; "" where the file itself is the list.
 
     Raises:
-        SourceError: the file cannot be read, or is no list of rows at all.
-        ConfigurationError: a Parquet file, and pyarrow is not installed.
+        SourceError: the file cannot be read, or is no list of rows.
+        ConfigurationError: the file is a Parquet file, and pyarrow is not installed.
     """
     try:
         if path.suffix == ".jsonl":
@@ -55,7 +53,7 @@ def text_of(values: Mapping[str, Any], name: str) -> str:
     """A field as text; numbers become text as JSON writes them.
 
     Raises:
-        RowError: it is absent or empty.
+        RowError: the field is absent or empty.
     """
     value = values.get(name)
     if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
@@ -67,7 +65,7 @@ def texts_of(values: Mapping[str, Any], name: str, *, required: bool = False) ->
     """A field that is a list of texts or numbers; () where it is absent or null and not ``required``.
 
     Raises:
-        RowError: it is required and absent or empty, or no list.
+        RowError: the field is no list, or it is required and absent or empty.
     """
     value = values.get(name)
     if value is None and not required:
@@ -77,7 +75,7 @@ def texts_of(values: Mapping[str, Any], name: str, *, required: bool = False) ->
     return tuple(str(item) for item in value)
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[Row | Problem]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -85,10 +83,10 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 try:
                     yield _checked(place, json.loads(line.decode("utf-8")))
                 except ValueError as error:
-                    yield Row(place, None, f"it is not JSON: {error}")
+                    yield Problem(place, "broken_line", f"it is not JSON: {error}")
 
 
-def _json_list(path: Path, key: str) -> Iterator[Row]:
+def _json_list(path: Path, key: str) -> Iterator[Row | Problem]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -100,7 +98,7 @@ def _json_list(path: Path, key: str) -> Iterator[Row]:
         yield _checked(f"{path.name}, entry {number}", values)
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[Row | Problem]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -117,7 +115,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield _checked(f"{path.name}, row {number}", values)
 
 
-def _checked(place: str, values: Any) -> Row:
+def _checked(place: str, values: Any) -> Row | Problem:
     if isinstance(values, dict):
         return Row(place, values)
-    return Row(place, None, f"it is {type(values).__name__} and not an object with fields.")
+    return Problem(place, "broken_line", f"it is {type(values).__name__} and not an object with fields.")

@@ -1,4 +1,4 @@
-"""What a demo asks about a scene with known truth: what the checkpoint is good at, by its own evaluation."""
+"""Chooses the questions of the demo: what the checkpoint is good at, according to its own evaluation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spatial_mllm_ros.answering.parsing import parse_answer
 from spatial_mllm_ros.models.checkpoints.files import read_checkpoint
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.scene_questions.balance import AnswerBalancer
@@ -20,17 +21,17 @@ from spatial_mllm_ros.storage import sha256_of
 
 _log = logging.getLogger(__name__)
 _UNITS = {QuestionType.DISTANCE: " m", QuestionType.SIZE: " cm", QuestionType.ROOM: " m^2"}
-_LEAST_TYPES = 3  # are asked about, also by a checkpoint that is good at fewer
+_LEAST_TYPES = 3  # that are asked about, even if the checkpoint is good at fewer
 
 
 @dataclass(frozen=True)
 class KnownStrengths:
-    """What the file beside some weights says of them.
+    """The strengths of a checkpoint according to the evaluation beside its weights.
 
     Attributes:
-        of: best gain first; empty where nothing is known.
-        rooms: in words, which rooms it was found on.
-        camera: through which those rooms were seen, see ``sensor.CAMERAS``.
+        of: best gain first; empty without an evaluation.
+        rooms: in words, the rooms of the evaluation.
+        camera: name of their camera, see ``sensor.CAMERAS``.
     """
 
     of: tuple[Strength, ...] = ()
@@ -38,12 +39,12 @@ class KnownStrengths:
     camera: str = "noisy"
 
     def named(self, kind: QuestionType) -> Strength | None:
-        """That of one type, None where it is not known."""
+        """The strength at one type; None where it is not known."""
         return next((strength for strength in self.of if strength.type == kind.value), None)
 
 
 def known_strengths(checkpoint: Path) -> KnownStrengths:
-    """The strengths of a checkpoint folder; none where it has no evaluation, or one of other weights (logged).
+    """The strengths of a checkpoint folder; none without an evaluation, or with one of other weights (logged).
 
     Raises:
         SourceError: the evaluation beside the weights cannot be read.
@@ -54,7 +55,7 @@ def known_strengths(checkpoint: Path) -> KnownStrengths:
         return KnownStrengths()
     results = read_results(path)
     if results["model"]["sha256"] != sha256_of(*read_checkpoint(checkpoint).files):
-        _log.warning("%s is about other weights than those beside it; make it again, it is not used.", path)
+        _log.warning("%s is about other weights than those beside it and is not used; make it again.", path)
         return KnownStrengths()
     settings = results["settings"]
     rooms = f"{settings['worlds']} unseen rooms" if settings["split"] == "test" else f"{settings['worlds']} rooms"
@@ -64,11 +65,11 @@ def known_strengths(checkpoint: Path) -> KnownStrengths:
 def questions_to_ask(
     scene: SceneAnnotation, strengths: Sequence[Strength], *, count: int, seed: int = 0
 ) -> list[SceneQuestion]:
-    """``count`` questions, or as many as there are, about what the scene can be asked, in turn through the types.
+    """``count`` questions about a scene, or as many as there are, in turn through the types of questions.
 
-    The types are those that the checkpoint surely answers better than guessing, best first. Where these are too few,
-    the next best come after them; where nothing is known, all types. Which question of a type, chance decides, not
-    whether it will be answered well.
+    The types are those that the checkpoint surely answers better than the baselines, best first; if these are too few,
+    the next best follow; without an evaluation all types are used. The question of a type is chosen at random,
+    not by how well it will be answered.
     """
     by_type: dict[str, list[SceneQuestion]] = defaultdict(list)
     candidates = candidate_questions(scene, seed=seed, vocabulary=LABELS)
@@ -83,38 +84,39 @@ def questions_to_ask(
 
 
 def truth_in_words(question: SceneQuestion) -> str:
-    """The truth with its unit, or the letter with the option's text."""
+    """The truth with its unit, or the option's text."""
     if question.options:
-        return f"{question.truth}. {question.truth_text}"
+        return question.truth_text
     return f"{question.truth}{_UNITS.get(question.type, '')}"
 
 
 def score_in_words(question: SceneQuestion, text: str) -> str:
-    """How the text scores, by the rule of VSI-Bench."""
-    score = score_answer(question, text)
+    """How the text of an answer scores, by the rule of VSI-Bench. For a choice it is an option's text or its letter."""
+    choice = parse_answer(question.question, text).choice
+    score = score_answer(question, text if choice is None else chr(ord("A") + choice))
     if question.type.is_number:
         return f"scores {100 * score:.0f} of 100 (mean relative accuracy)"
     return "right" if score else "wrong"
 
 
 def strength_in_words(strength: Strength, rooms: str) -> str:
-    """How often a type is answered rightly."""
+    """How well a type is answered, compared with the best baseline."""
     verb = "scores" if QuestionType(strength.type).is_number else "right in"
     return (
         f"{strength.type}: {verb} {100 * strength.score:.0f} % (95 %: {100 * strength.low:.0f} to "
-        f"{100 * strength.high:.0f}) of {strength.questions} questions about {rooms}; the best guess without looking "
-        f"{100 * strength.guess:.0f} %"
+        f"{100 * strength.high:.0f}) of {strength.questions} questions about {rooms}; the best baseline without the "
+        f"room {100 * strength.baseline_score:.0f} %"
     )
 
 
 def summary_lines(known: KnownStrengths) -> list[str]:
-    """What the checkpoint is good at, and what not."""
+    """What the checkpoint is good at, and what it is not good at."""
     if not known.of:
         return ["How often this checkpoint is right is not known: there is no evaluation.json beside its weights."]
     lines = []
     for title, sure in (
-        ("Better than guessing, beyond doubt, at:", True),
-        ("NOT shown to be better than guessing at (its answers to these mean little):", False),
+        ("Better than every baseline without the room, beyond the 95 % interval, at:", True),
+        ("NOT shown to be better than these baselines at (its answers to these mean little):", False),
     ):
         listed = [f"  {strength_in_words(s, known.rooms)}" for s in known.of if s.sure == sure]
         lines += [title, *(listed or ["  nothing"])]

@@ -10,52 +10,55 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spatial_mllm_ros.answering.setup import load_checkpoint
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.scoring.rooms.baselines import VIEW_NAMES, ModelArm, all_views
+from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm
+from spatial_mllm_ros.scoring.rooms.baselines import VISUAL_INPUTS, Ablation, EncodedClips
 from spatial_mllm_ros.scoring.rooms.results import RoomsReport
 from spatial_mllm_ros.scoring.rooms.room_set import RoomSet, RoomSetConfig
-from spatial_mllm_ros.scoring.rooms.run import ArmInfo, RoomsRun, answer_rooms
+from spatial_mllm_ros.scoring.rooms.run import Column, RoomsRun, answer_rooms
 from spatial_mllm_ros.storage import write_json, write_text
 
-_OWN_VIEWS = ("no-spatial", "blind", "other-room")
+_OWN_ABLATIONS = ("no-spatial", "no-vision", "other-room")
+_BATCH_SIZE = 32  # questions about one clip that are answered together
 _CAMERA_PX = 480, 640  # height, width of the camera that the default size is made for
 
 
 @dataclass(frozen=True)
 class OtherCheckpoint:
-    """``NAME=DIR`` or ``NAME=DIR:VIEW``: one more column, another checkpoint or another way of looking."""
+    """``NAME=DIR`` or ``NAME=DIR:INPUT``: a further column, another checkpoint or another visual input."""
 
     name: str
     folder: str
-    view: str = "full"
+    visual_input: str = "full"
 
     @classmethod
     def parse(cls, text: str) -> OtherCheckpoint:
         """Reads the option.
 
         Raises:
-            ConfigurationError: it is not of this form, or there is no such view.
+            ConfigurationError: it is not of this form, or there is no such visual input.
         """
         name, equals, rest = text.partition("=")
-        folder, colon, view = rest.rpartition(":")
-        if not (colon and "/" not in view):
-            folder, view = rest, "full"
+        folder, colon, visual_input = rest.rpartition(":")
+        if not (colon and "/" not in visual_input):
+            folder, visual_input = rest, "full"
         if not (equals and name.strip() and folder):
             raise ConfigurationError(
-                f"--also is {text!r}; write NAME=DIR or NAME=DIR:VIEW, e.g. trained-blind=run7:blind."
+                f"--also is {text!r}; write NAME=DIR or NAME=DIR:INPUT, for example again=run7:no-vision."
             )
-        if view not in VIEW_NAMES:
+        if visual_input not in VISUAL_INPUTS:
             raise ConfigurationError(
-                f"--also is {text!r}; the view after the colon must be one of {', '.join(VIEW_NAMES)}."
+                f"--also is {text!r}; the visual input after the colon must be one of {', '.join(VISUAL_INPUTS)}."
             )
-        return cls(name.strip(), folder, view)
+        return cls(name.strip(), folder, visual_input)
 
 
 def run_rooms(
     checkpoint: str,
     config: RoomSetConfig,
     *,
-    view: str = "full",
+    visual_input: str = "full",
     size: str = "",
     also: Sequence[str] = (),
     device: str = "auto",
@@ -66,13 +69,13 @@ def run_rooms(
     """Answers, scores, prints; returns the exit code.
 
     Args:
-        checkpoint: folder; "" for the one in the box.
-        config: its size is replaced: by ``size`` (WxH) or, without one, by what the checkpoint's pixel budget makes of
-            a 640x480 camera, which is what the node shows it.
-        view: name of what the first column is shown, see ``arms.all_views``.
+        checkpoint: folder; "" for the bundled one.
+        config: its size is replaced by ``size`` (WxH) or, without one, by the size that the checkpoint's pixel budget
+            gives an image of 640x480, as in the node.
+        visual_input: name of what the first column is shown, see ``baselines.VISUAL_INPUTS``.
         also: see OtherCheckpoint.
-        json_path: for the report; a checkpoint's own lies beside its weights as evaluation.json.
-        answers_path: for one JSON line per question with every arm's text.
+        json_path: of the report; a checkpoint's own report is the file evaluation.json beside its weights.
+        answers_path: of the answers, one JSON line per question with the text of every column.
 
     Raises:
         SpatialMllmError: a checkpoint, an option or a file cannot be used.
@@ -84,23 +87,30 @@ def run_rooms(
     loaded, used_device = load_checkpoint(checkpoint, device)
     height_px, width_px = loaded.budget.size_px(*_CAMERA_PX) if not size else _size(size)
     config = replace(config, width_px=width_px, height_px=height_px)
-    views = all_views()
-    arms = [ModelArm(loaded.identity.name, loaded, views[view], max_new_tokens)]
-    arms += [ModelArm(own, loaded, views[own], max_new_tokens) for own in _OWN_VIEWS]
+    encoded, model = EncodedClips(), _answer_model(loaded, max_new_tokens)
+    ablations = [Ablation(loaded.identity.name, model, VISUAL_INPUTS[visual_input], encoded)]
+    ablations += [Ablation(own, model, VISUAL_INPUTS[own], encoded) for own in _OWN_ABLATIONS]
     for other in others:
-        beside, _ = load_checkpoint(other.folder, used_device)
-        arms.append(ModelArm(other.name, beside, views[other.view], max_new_tokens))
-    names = [arm.name for arm in arms]
+        beside = _answer_model(load_checkpoint(other.folder, used_device)[0], max_new_tokens)
+        ablations.append(Ablation(other.name, beside, VISUAL_INPUTS[other.visual_input], encoded))
+    names = [ablation.name for ablation in ablations]
     if len(set(names)) < len(names):
         raise ConfigurationError(
             f"Two columns have the same name: {', '.join(names)}. Name those of --also differently."
         )
     started_s = time.monotonic()
-    run = answer_rooms(RoomSet(config), arms)
+    run = answer_rooms(RoomSet(config), ablations)
     if not run.answers.questions:
         raise ConfigurationError("No question was answered: every room was left out, the log says why.")
     described = [
-        ArmInfo(arm.name, arm.meaning, arm.looks, arm.loaded.identity.name, arm.loaded.identity.sha256) for arm in arms
+        Column(
+            ablation.name,
+            ablation.visual_input.meaning,
+            ablation.visual_input.sees_room,
+            ablation.model.identity.name,
+            ablation.model.identity.sha256,
+        )
+        for ablation in ablations
     ]
     settings = config.to_json() | {"max_new_tokens": max_new_tokens}
     seconds = time.monotonic() - started_s
@@ -115,6 +125,10 @@ def run_rooms(
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"\n{seconds:.0f} s on {used_device}.\n")
     return 1 if report.failed else 0
+
+
+def _answer_model(loaded: LoadedSpatialMllm, max_new_tokens: int) -> SpatialMllmAnswerModel:
+    return SpatialMllmAnswerModel(loaded, max_new_tokens=max_new_tokens, batch_size=_BATCH_SIZE)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""How far one gets on scene questions without looking: guessers that know only the questions and past answers."""
+"""Language-only baselines: they answer scene questions from the questions and from past answers alone."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.scoring.scorers.relative_accuracy import official_mra
 
-Guess = Callable[[SceneQuestion], str]
+Baseline = Callable[[SceneQuestion], str]
 
 
-def score(question: SceneQuestion, guess: str) -> float:
+def score(question: SceneQuestion, answer: str) -> float:
     """0..1 by the rules of VSI-Bench: mean relative accuracy for numbers, exact match for letters."""
     if not question.type.is_number:
-        return float(guess == question.truth)
-    return official_mra(float(guess), float(question.truth))
+        return float(answer == question.truth)
+    return official_mra(float(answer), float(question.truth))
 
 
-def constant_guesser(past: Sequence[SceneQuestion]) -> Guess:
+def constant_baseline(past: Sequence[SceneQuestion]) -> Baseline:
     """Always the most frequent letter; for numbers the past answer that would have scored best."""
     answers: dict[tuple[QuestionType, int], str] = {}
     for key, questions in _grouped(past).items():
@@ -33,9 +33,9 @@ def constant_guesser(past: Sequence[SceneQuestion]) -> Guess:
     return lambda question: answers.get(_key(question), "A" if question.options else "1")
 
 
-def median_guesser(past: Sequence[SceneQuestion]) -> Guess:
+def median_baseline(past: Sequence[SceneQuestion]) -> Baseline:
     """The median of past answers for numbers, the most frequent letter otherwise."""
-    letters = constant_guesser(past)
+    letters = constant_baseline(past)
     medians = {
         key: str(float(np.median([float(question.truth) for question in questions])))
         for key, questions in _grouped(past).items()
@@ -44,9 +44,9 @@ def median_guesser(past: Sequence[SceneQuestion]) -> Guess:
     return lambda question: medians.get(_key(question), letters(question))
 
 
-def class_guesser(past: Sequence[SceneQuestion]) -> Guess:
+def class_baseline(past: Sequence[SceneQuestion]) -> Baseline:
     """What a reader of the question can know: numbers by the class asked about, options by how often they are right."""
-    fallback = constant_guesser(past)
+    fallback = constant_baseline(past)
     numbers: dict[tuple[QuestionType, tuple[str, ...]], list[float]] = defaultdict(list)
     shown: Counter[tuple[QuestionType, str]] = Counter()
     right: Counter[tuple[QuestionType, str]] = Counter()
@@ -58,7 +58,7 @@ def class_guesser(past: Sequence[SceneQuestion]) -> Guess:
         if question.options:
             right[(question.type, question.truth_text)] += 1
 
-    def guess(question: SceneQuestion) -> str:
+    def answer(question: SceneQuestion) -> str:
         if question.options:
             rates = [
                 (right[(question.type, text)] + 0.5) / (shown[(question.type, text)] + 2.0) for text in question.options
@@ -67,18 +67,20 @@ def class_guesser(past: Sequence[SceneQuestion]) -> Guess:
         known = numbers.get((question.type, tuple(sorted(question.labels))), [])
         return str(float(np.median(known))) if len(known) >= 3 else fallback(question)
 
-    return guess
+    return answer
 
 
-def held_out_guesses(questions: Sequence[SceneQuestion], make: Callable[[Sequence[SceneQuestion]], Guess]) -> list[str]:
-    """A guess for each question; ``make`` learns from one half of the scenes to guess for the other, both ways."""
+def held_out_answers(
+    questions: Sequence[SceneQuestion], make: Callable[[Sequence[SceneQuestion]], Baseline]
+) -> list[str]:
+    """An answer to each question; ``make`` learns from one half of the scenes for the other half, both ways."""
     halves = _halves(questions)
-    guessers = [make([questions[n] for n in half]) for half in halves]
-    guesses = [""] * len(questions)
-    for half, guess in zip(halves, reversed(guessers), strict=True):
+    baselines = [make([questions[n] for n in half]) for half in halves]
+    answers = [""] * len(questions)
+    for half, baseline in zip(halves, reversed(baselines), strict=True):
         for n in half:
-            guesses[n] = guess(questions[n])
-    return guesses
+            answers[n] = baseline(questions[n])
+    return answers
 
 
 def chance_scores(questions: Sequence[SceneQuestion]) -> list[float]:
@@ -96,17 +98,17 @@ def chance_scores(questions: Sequence[SceneQuestion]) -> list[float]:
     return expected
 
 
-def blind_scores(questions: Sequence[SceneQuestion]) -> dict[str, dict[str, float]]:
-    """Per type the number of questions and the score of each guesser, 0..100.
+def language_scores(questions: Sequence[SceneQuestion]) -> dict[str, dict[str, float]]:
+    """Per type the number of questions and the score of each baseline, 0..100.
 
-    Guessers learn from the answers in one half of the scenes and are scored on the other half, and the other way
+    The baselines learn from the answers in one half of the scenes and are scored on the other half, and the other way
     round. ``chance`` is a random letter; it has no meaning for numbers.
     """
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    makers = {"constant": constant_guesser, "median": median_guesser, "class prior": class_guesser}
+    makers = {"constant": constant_baseline, "median": median_baseline, "class prior": class_baseline}
     for name, make in makers.items():
-        for question, guess in zip(questions, held_out_guesses(questions, make), strict=True):
-            scores[question.type.value][name].append(score(question, guess))
+        for question, answer in zip(questions, held_out_answers(questions, make), strict=True):
+            scores[question.type.value][name].append(score(question, answer))
     for question in questions:
         if question.options:
             scores[question.type.value]["chance"].append(1.0 / len(question.options))

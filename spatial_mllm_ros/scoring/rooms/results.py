@@ -1,4 +1,4 @@
-"""What `evaluate rooms` found: text for people; JSON for the demo, the model card and whoever checks it."""
+"""The results of `evaluate rooms`: text for people, JSON for the demo and the model card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.provenance import machine, versions
 from spatial_mllm_ros.scene_questions.balance import balance_table
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType
-from spatial_mllm_ros.scoring.rooms.run import ArmInfo, RoomsRun
+from spatial_mllm_ros.scoring.rooms.run import Column, RoomsRun
 from spatial_mllm_ros.scoring.rooms.table import MACRO, Comparison, text_table
 from spatial_mllm_ros.scoring.runner.clips import FrameChoice
 from spatial_mllm_ros.scoring.scorers.base import Figure
@@ -25,11 +25,11 @@ _NO_SPATIAL, _ROOM = "no-spatial", QuestionType.ROOM.value
 
 @dataclass(frozen=True)
 class Strength:
-    """How good a checkpoint is at one type of question; shares in [0, 1].
+    """How good a checkpoint is at one type of question; fractions in [0, 1].
 
     Attributes:
         score, low, high: its score with the 95 % interval.
-        guess: the best score without looking at the room, ``guesser`` by whom.
+        baseline: name of the best column that does not see the room, and ``baseline_score`` its score.
         gain, gain_low, gain_high: the difference, with its own interval.
     """
 
@@ -38,15 +38,15 @@ class Strength:
     score: float
     low: float
     high: float
-    guess: float
-    guesser: str
+    baseline_score: float
+    baseline: str
     gain: float
     gain_low: float
     gain_high: float
 
     @property
     def sure(self) -> bool:
-        """Whether it is better than guessing, beyond the interval."""
+        """Whether the checkpoint is better than the best baseline, beyond the interval."""
         return self.gain_low > 0
 
 
@@ -55,12 +55,12 @@ class RoomsReport:
     """Tables of one evaluation.
 
     Attributes:
-        arms: the columns of ``table``, the checkpoint first.
+        columns: of ``table``, the checkpoint first.
         frames: the columns of ``frames_table``.
         settings: of the rooms and questions.
     """
 
-    arms: tuple[ArmInfo, ...]
+    columns: tuple[Column, ...]
     table: Comparison
     frames: tuple[tuple[int, FrameChoice], ...]
     frames_table: Comparison | None
@@ -76,16 +76,16 @@ class RoomsReport:
     def of_run(
         cls,
         run: RoomsRun,
-        arms: Sequence[ArmInfo],
+        ablations: Sequence[Column],
         settings: Mapping[str, Any],
         *,
         random_weights: bool,
         seconds: float,
     ) -> RoomsReport:
-        """Scores a run; ``arms`` describe the columns of its answers."""
-        table, guessers = run.main_table()
+        """Scores a run; ``ablations`` describe the columns of its answers."""
+        table, language_baselines = run.main_table()
         return cls(
-            arms=(*arms, *guessers),
+            columns=(*ablations, *language_baselines),
             table=table,
             frames=run.frames,
             frames_table=run.frames_table() if run.frames else None,
@@ -99,35 +99,35 @@ class RoomsReport:
         )
 
     def strengths(self) -> list[Strength]:
-        """Per type the checkpoint against the best that does not look, best gain first."""
-        own, found = self.table.arms[0], []
-        blind = [n for n, arm in enumerate(self.arms) if not arm.looks]
+        """Per type the checkpoint against the best column that does not see the room, best gain first."""
+        own, found = self.table.columns[0], []
+        baselines = [n for n, column in enumerate(self.columns) if not column.sees_room]
         for kind in (kind.value for kind in QuestionType):
             if kind not in own:
                 continue
-            best = max(blind, key=lambda n: self.table.arms[n][kind].value)
-            figure, gain = own[kind], self.table.over[0][best][kind]
+            best = max(baselines, key=lambda n: self.table.columns[n][kind].value)
+            figure, gain = own[kind], self.table.differences[0][best][kind]
             found.append(
                 Strength(
                     *(kind, figure.questions, figure.value, figure.low, figure.high),
-                    *(self.table.arms[best][kind].value, self.arms[best].name, gain.value, gain.low, gain.high),
+                    *(self.table.columns[best][kind].value, self.columns[best].name, gain.value, gain.low, gain.high),
                 )
             )
         return sorted(found, key=lambda strength: -strength.gain)
 
     def lines(self) -> list[str]:
-        """The tables as Markdown, then the aims."""
+        """The tables as Markdown, and the differences that are aimed at."""
         s = self.settings
-        names = [arm.name for arm in self.arms]
+        names = [column.name for column in self.columns]
         lines = [
             f"{self.questions} questions about {s['worlds']} {s['split']} rooms from number {s['first']} on, "
             f"{s['frames']} uniform frames of {s['width_px']}x{s['height_px']} pixels ({s['camera']} camera). Percent: "
             "numbers by mean relative accuracy, letters by exact match (VSI-Bench's official rules). ± is half of the "
             "95 % interval (bootstrap over rooms).",
             "",
-            *text_table(names, self.table.arms),
+            *text_table(names, self.table.columns),
             "",
-            *(f"- {arm.name}: {arm.meaning}" + (f" [{arm.model}]" if arm.model else "") for arm in self.arms),
+            *(f"- {c.name}: {c.meaning}" + (f" [{c.model}]" if c.model else "") for c in self.columns),
             "",
             *self._aims(),
         ]
@@ -141,22 +141,22 @@ class RoomsReport:
         return lines
 
     def _aims(self) -> list[str]:
-        names = [arm.name for arm in self.arms]
-        blind = max(
-            (n for n, arm in enumerate(self.arms) if not arm.looks and arm.model),
-            key=lambda n: _macro(self.table.arms[n]),
+        names = [column.name for column in self.columns]
+        baseline = max(
+            (n for n, column in enumerate(self.columns) if not column.sees_room and column.model),
+            key=lambda n: _macro(self.table.columns[n]),
             default=None,
         )
         lines = []
-        if blind is not None:
-            over = self.table.over[0][blind]
+        if baseline is not None:
+            over = self.table.differences[0][baseline]
             below = [kind for kind, figure in over.items() if figure.value < 0]
             lines = [
-                f"- {names[0]} minus {names[blind]}: {MACRO} {_signed(over.get(MACRO))} (aim +15), {_ROOM} "
+                f"- {names[0]} minus {names[baseline]}: {MACRO} {_signed(over.get(MACRO))} (aim +15), {_ROOM} "
                 f"{_signed(over.get(_ROOM))} (aim +25), types below it: {', '.join(below) or 'none'} (aim none)"
             ]
         if _NO_SPATIAL in names:
-            over = self.table.over[0][names.index(_NO_SPATIAL)]
+            over = self.table.differences[0][names.index(_NO_SPATIAL)]
             lines.append(f"- {names[0]} minus {_NO_SPATIAL}: {MACRO} {_signed(over.get(MACRO))} (aim +5)")
         return lines
 
@@ -171,8 +171,8 @@ class RoomsReport:
         ]
         for count in dict.fromkeys(count for count, _ in self.frames):
             uniform, aware = at[count, FrameChoice.UNIFORM], at[count, FrameChoice.SPACE_AWARE]
-            cells = (_plain(table.arms[n].get(MACRO)) for n in (uniform, aware))
-            lines.append(f"| {count} | {' | '.join(cells)} | {_signed(table.over[aware][uniform].get(MACRO))} |")
+            cells = (_plain(table.columns[n].get(MACRO)) for n in (uniform, aware))
+            lines.append(f"| {count} | {' | '.join(cells)} | {_signed(table.differences[aware][uniform].get(MACRO))} |")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -180,8 +180,8 @@ class RoomsReport:
         frames = []
         if self.frames_table is not None:
             at = {key: n for n, key in enumerate(self.frames)}
-            for (count, choice), figures in zip(self.frames, self.frames_table.arms, strict=True):
-                over = self.frames_table.over[at[count, choice]][at[count, FrameChoice.UNIFORM]]
+            for (count, choice), figures in zip(self.frames, self.frames_table.columns, strict=True):
+                over = self.frames_table.differences[at[count, choice]][at[count, FrameChoice.UNIFORM]]
                 frames.append(
                     {
                         "frames": count,
@@ -192,23 +192,23 @@ class RoomsReport:
                 )
         return {
             "format": FORMAT,
-            "version": 1,
+            "version": 2,
             "model": {
-                "name": self.arms[0].model,
-                "sha256": self.arms[0].sha256,
+                "name": self.columns[0].model,
+                "sha256": self.columns[0].sha256,
                 "random_weights": self.random_weights,
             },
             "settings": dict(self.settings),
             "interval": "95 %, bootstrap over rooms; Wilson where all answers of a type are right or all wrong",
             "questions": self.questions,
             "walk_questions": self.walk_questions,
-            "arms": [
-                asdict(arm) | {"figures": _plain_figures(figures)}
-                for arm, figures in zip(self.arms, self.table.arms, strict=True)
+            "columns": [
+                asdict(column) | {"figures": _plain_figures(figures)}
+                for column, figures in zip(self.columns, self.table.columns, strict=True)
             ],
             "differences": [
-                {"arm": self.arms[0].name, "minus": arm.name, "figures": _plain_figures(figures)}
-                for arm, figures in zip(self.arms[1:], self.table.over[0][1:], strict=True)
+                {"column": self.columns[0].name, "minus": column.name, "figures": _plain_figures(figures)}
+                for column, figures in zip(self.columns[1:], self.table.differences[0][1:], strict=True)
             ],
             "strengths": [asdict(strength) for strength in self.strengths()],
             "frames": frames,
@@ -235,7 +235,7 @@ def read_results(path: Path) -> dict[str, Any]:
         raise SourceError(
             f"{path} is not JSON ({error}); write it again with `spatial_mllm evaluate rooms`."
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != 1:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("version") != 2:
         raise SourceError(f"{path} is not a result of `spatial_mllm evaluate rooms` of this version; write it again.")
     return content
 

@@ -1,4 +1,4 @@
-"""The questions of `evaluate rooms`: unseen rooms, what a model sees of them, balanced questions about that."""
+"""The rooms of `evaluate rooms`: unseen rooms, the frames that a model sees, and balanced questions about them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RoomSetConfig:
     Attributes:
         split, first, worlds: the rooms.
         per_type: most questions per type and room, of each of the two sets (see ``AskedRoom``).
-        frames: that the arms of the main table see, at equal distances over the walk.
+        frames: number that the ablations of the main table see, at equal distances over the walk.
         compared_frames: evidence sizes at which the two ways of choosing frames are compared; () for none.
         candidates: frames of the whole walk, at equal distances, out of which frames are chosen.
         width_px, height_px: of the images.
@@ -81,14 +81,14 @@ class RoomSetConfig:
 
 @dataclass(frozen=True, eq=False)
 class AskedRoom:
-    """One room: the whole walk with its truth, which frames a model sees, and what it is asked.
+    """One room: the whole walk with its truth, the frames that a model sees, and the questions.
 
     Attributes:
         clip: the candidates.
         uniform: indices of the frames of the main table.
         chosen: the same for every pair of evidence size and way of choosing that is compared.
         questions: answerable from the frames ``uniform``, as in training.
-        walk_questions: answerable from the whole walk, so that no choice of frames has made them its own.
+        walk_questions: answerable from the whole walk, so that they favour no choice of frames.
     """
 
     clip: Clip
@@ -99,15 +99,15 @@ class AskedRoom:
 
     @property
     def name(self) -> str:
-        """Of the room, the same in its questions."""
+        """The room's name, as in its questions."""
         return self.clip.annotation.name
 
 
 @dataclass
 class RoomSet:
-    """Makes the rooms one group at a time; each group has at least two. Iterate once.
+    """Makes the rooms in groups of at least two. Iterate once.
 
-    A room that cannot be made costs its questions only: it is logged and counted in ``failed``.
+    A room that cannot be made is left out, logged, and counted in ``failed``.
     """
 
     config: RoomSetConfig
@@ -164,8 +164,8 @@ def space_aware_indices(clip: Clip, counts: Sequence[int]) -> list[tuple[int, ..
     scene = Scene(config, SensorDepthEncoder(pixel_stride=max(1, clip.intrinsics.width_px // _POINT_COLUMNS)))
     for frame in frames:
         scene.add(frame)
-        scene.process()
-    placed, (_, level) = scene.placed(), scene.grid()
+    scene.process()
+    placed, level = scene.snapshot.placed, scene.snapshot.level
     voxels, total = dense_ids([coarsen(record.fine_keys, level) for record in placed])
     finest, finest_total = dense_ids([record.fine_keys for record in placed])
     stamps = [record.stamp_ns for record in placed]

@@ -1,4 +1,4 @@
-"""`spatial_mllm evaluate rooms`: a checkpoint and its controls on the same questions about rooms never seen before."""
+"""Has a checkpoint and its ablations answer the same questions about rooms that no training has seen."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from spatial_mllm_ros.answering.model import ModelOutOfMemoryError
 from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
-from spatial_mllm_ros.scoring.rooms.baselines import Arm, SeenClip
+from spatial_mllm_ros.scoring.rooms.baselines import Ablation, SeenClip
 from spatial_mllm_ros.scoring.rooms.language_baselines import (
     chance_scores,
-    class_guesser,
-    constant_guesser,
-    held_out_guesses,
+    class_baseline,
+    constant_baseline,
+    held_out_answers,
 )
 from spatial_mllm_ros.scoring.rooms.room_set import AskedRoom, RoomSet
 from spatial_mllm_ros.scoring.rooms.table import Comparison, compare, score_answer
 from spatial_mllm_ros.scoring.runner.clips import FrameChoice
 
 _log = logging.getLogger(__name__)
-_TELL_EVERY = 20  # rooms, where there is no progress bar
+_LOG_EVERY = 20  # rooms, where there is no progress bar
 
-#: Guessers beside the arms: they know the questions, and the answers about the other half of the rooms.
-GUESSERS = {
+#: The language-only baselines: they know the questions, and the answers about the other half of the rooms.
+LANGUAGE_BASELINES = {
     "most frequent": "always the most frequent letter of the type; for numbers the one that would have scored best",
     "class prior": "the median answer for the class asked about; the option that was right most often",
     "chance": "a random letter; for numbers a random other truth of the type (expected score)",
@@ -36,12 +37,12 @@ GUESSERS = {
 
 
 @dataclass(frozen=True)
-class ArmInfo:
-    """What a column of the table is; ``looks``: see ``arms.View``."""
+class Column:
+    """What a column of the table is; ``sees_room``: see ``baselines.VisualInput``."""
 
     name: str
     meaning: str
-    looks: bool
+    sees_room: bool
     model: str = ""  #: its checkpoint
     sha256: str = ""
 
@@ -68,9 +69,9 @@ class RoomsRun:
     """All answers of an evaluation, and what was left out.
 
     Attributes:
-        answers: the main table's, one column per arm.
-        frames: columns of ``walk``.
-        walk: the first arm's, one column per evidence size and way of choosing.
+        answers: those of the main table, one column per ablation.
+        frames: the columns of ``walk``.
+        walk: answers of the first ablation, one column per evidence size and way of choosing.
         failed: rooms left out, by what went wrong.
     """
 
@@ -79,28 +80,30 @@ class RoomsRun:
     walk: Answers
     failed: Counter[str]
 
-    def main_table(self) -> tuple[Comparison, tuple[ArmInfo, ...]]:
-        """The arms, then the guessers."""
+    def main_table(self) -> tuple[Comparison, tuple[Column, ...]]:
+        """Scores of the ablations, then of the language-only baselines; and what the columns of the latter are."""
         questions = self.answers.questions
-        guesses = [held_out_guesses(questions, make) for make in (constant_guesser, class_guesser)]
-        guessed = [[score_answer(q, text) for q, text in zip(questions, texts, strict=True)] for texts in guesses]
-        scores = np.concatenate([self.answers.scores(), np.array([*guessed, chance_scores(questions)])])
-        return compare(questions, scores), tuple(ArmInfo(name, how, looks=False) for name, how in GUESSERS.items())
+        texts = [held_out_answers(questions, make) for make in (constant_baseline, class_baseline)]
+        baselines = [[score_answer(q, text) for q, text in zip(questions, column, strict=True)] for column in texts]
+        scores = np.concatenate([self.answers.scores(), np.array([*baselines, chance_scores(questions)])])
+        columns = tuple(Column(name, meaning, sees_room=False) for name, meaning in LANGUAGE_BASELINES.items())
+        return compare(questions, scores), columns
 
     def frames_table(self) -> Comparison:
         """One column for each of ``frames``."""
         return compare(self.walk.questions, self.walk.scores())
 
 
-def answer_rooms(rooms: RoomSet, arms: Sequence[Arm]) -> RoomsRun:
-    """Has every arm answer every question; the first one also with every choice of frames.
+def answer_rooms(rooms: RoomSet, ablations: Sequence[Ablation]) -> RoomsRun:
+    """Has every ablation answer every question; the first one also with every choice of frames.
 
-    All arms answer the same questions: a room on which one of them fails is left out for all, logged and counted.
+    All answer the same questions: a room on which one of them fails is left out for all, logged and counted.
     """
     config = rooms.config
     frames = tuple((count, choice) for count in config.compared_frames for choice in FrameChoice)
     names = tuple(f"{count} {choice.value}" for count, choice in frames)
-    run = RoomsRun(Answers(tuple(arm.name for arm in arms)), frames, Answers(names), rooms.failed)
+    run = RoomsRun(Answers(tuple(ablation.name for ablation in ablations)), frames, Answers(names), rooms.failed)
+    first_name = ablations[0].name
     scored, total, done = 0.0, 1e-9, 0
     before: AskedRoom | None = None
     with tqdm(total=config.worlds, unit="room", desc="rooms", disable=not sys.stderr.isatty()) as bar:
@@ -108,8 +111,8 @@ def answer_rooms(rooms: RoomSet, arms: Sequence[Arm]) -> RoomsRun:
             for index, room in enumerate(group):
                 other = group[index - 1] if len(group) > 1 else before
                 try:
-                    _answer(room, other, arms, run)
-                except (SpatialMllmError, RuntimeError) as error:
+                    _answer(room, other, ablations, run)
+                except (SpatialMllmError, ModelOutOfMemoryError, RuntimeError) as error:
                     run.failed[getattr(error, "code", type(error).__name__)] += 1
                     _log.warning("%s is left out: %s", room.name, error)
                 else:
@@ -119,22 +122,22 @@ def answer_rooms(rooms: RoomSet, arms: Sequence[Arm]) -> RoomsRun:
                     )
                     scored += sum(score_answer(question, texts[0]) for question, texts in asked)
                     total += first
-                    bar.set_postfix_str(f"{arms[0].name} micro {100 * scored / total:.1f} (n = {total:.0f})")
+                    bar.set_postfix_str(f"{first_name} micro {100 * scored / total:.1f} (n = {total:.0f})")
                 bar.update()
                 done += 1
-                if done % _TELL_EVERY == 0 and bar.disable:
-                    _log.info("%d of %d rooms, %s micro %.1f", done, config.worlds, arms[0].name, 100 * scored / total)
+                if done % _LOG_EVERY == 0 and bar.disable:
+                    _log.info("%d of %d rooms, %s micro %.1f", done, config.worlds, first_name, 100 * scored / total)
             before = group[-1]
     return run
 
 
-def _answer(room: AskedRoom, other: AskedRoom | None, arms: Sequence[Arm], run: RoomsRun) -> None:
+def _answer(room: AskedRoom, other: AskedRoom | None, ablations: Sequence[Ablation], run: RoomsRun) -> None:
     shown_instead = None if other is None else SeenClip(other.clip, other.uniform)
     seen = SeenClip(room.clip, room.uniform, shown_instead)
-    by_arm = [arm.answers(seen, room.questions) for arm in arms]
-    by_frames = [arms[0].answers(SeenClip(room.clip, room.chosen[key]), room.walk_questions) for key in run.frames]
+    by_ablation = [ablation.answers(seen, room.questions) for ablation in ablations]
+    by_frames = [ablations[0].answers(SeenClip(room.clip, room.chosen[key]), room.walk_questions) for key in run.frames]
     for answers, questions, columns in (
-        (run.answers, room.questions, by_arm),
+        (run.answers, room.questions, by_ablation),
         (run.walk, room.walk_questions, by_frames),
     ):
         answers.questions.extend(questions)

@@ -1,4 +1,4 @@
-"""Scores of several arms on the same questions: per type and on average, with intervals, also of their differences."""
+"""Scores of several columns on the same questions: per type and on average, with intervals, and their differences."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _WHOLE_POINTS = 100.0
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures of all arms on the same questions.
+    """Scores of all columns on the same questions.
 
     Attributes:
-        arms: row name -> figure, per arm; shares in [0, 1]. A row without a question is absent.
-        over: ``over[i][j]``: the same for arm i minus arm j, from the same resampled rooms.
+        columns: row name -> figure, per column; fractions in [0, 1]. A row without a question is absent.
+        differences: ``differences[i][j]``: the same for column i minus column j, from the same resampled rooms.
     """
 
-    arms: tuple[dict[str, Figure], ...]
-    over: tuple[tuple[dict[str, Figure], ...], ...]
+    columns: tuple[dict[str, Figure], ...]
+    differences: tuple[tuple[dict[str, Figure], ...], ...]
 
 
 def score_answer(question: SceneQuestion, text: str) -> float:
@@ -50,27 +50,27 @@ def score_answer(question: SceneQuestion, text: str) -> float:
 
 
 def compare(questions: Sequence[SceneQuestion], scores: np.ndarray) -> Comparison:
-    """The table of ``scores`` float64 [arms, questions].
+    """The table of ``scores`` float64 [columns, questions].
 
-    Intervals are 95 % percentile intervals of a bootstrap over rooms, the same draws for all arms, so that differences
+    Intervals are 95 % percentile intervals of a bootstrap over rooms with the same draws for all columns: differences
     are paired. Where every answer of a row is right or every one wrong, Wilson's interval stands in.
     """
-    arms, count = scores.shape
-    column = {name: n for n, name in enumerate(_TYPES)}
-    kinds = np.array([column[question.type.value] for question in questions], int)
+    columns, count = scores.shape
+    at_type = {name: n for n, name in enumerate(_TYPES)}
+    kinds = np.array([at_type[question.type.value] for question in questions], int)
     width = len(_TYPES)
-    statistics = np.zeros((count, (arms + 1) * width))  # sums of scores per arm and type, then counts per type
+    statistics = np.zeros((count, (columns + 1) * width))  # sums of scores per column and type, then counts per type
     at = np.arange(count)
-    for arm in range(arms):
-        statistics[at, arm * width + kinds] = scores[arm]
-    statistics[at, arms * width + kinds] = 1
+    for column in range(columns):
+        statistics[at, column * width + kinds] = scores[column]
+    statistics[at, columns * width + kinds] = 1
 
     def rows_of(sums: np.ndarray) -> np.ndarray:
-        """[r, d] -> [r, arms, rows]."""
-        parts = sums.reshape(len(sums), arms + 1, width)
+        """[r, d] -> [r, columns, rows]."""
+        parts = sums.reshape(len(sums), columns + 1, width)
         with np.errstate(invalid="ignore"):
-            means = parts[:, :arms] / parts[:, arms:]
-        by_name = {name: means[..., n] for name, n in column.items()}
+            means = parts[:, :columns] / parts[:, columns:]
+        by_name = {name: means[..., n] for name, n in at_type.items()}
         by_name[DIRECTION] = mean_of_present([by_name[name] for name in DIRECTION_TYPES])
         by_name[MACRO] = mean_of_present([*(by_name[name] for name in _TASKS[0]), by_name[DIRECTION]])
         return np.stack([by_name[name] for name in ROWS], axis=-1)
@@ -83,30 +83,33 @@ def compare(questions: Sequence[SceneQuestion], scores: np.ndarray) -> Compariso
     totals = statistics.sum(axis=0, keepdims=True)
     values = everything(totals)[0]
     low, high, method = bootstrap([question.scene for question in questions], statistics, everything)
-    asked = {name: int(totals[0, arms * width + n]) for name, n in column.items()}
+    asked = {name: int(totals[0, columns * width + n]) for name, n in at_type.items()}
     asked[DIRECTION] = sum(asked[name] for name in DIRECTION_TYPES)
     asked[MACRO] = sum(asked[name] for name in (*_TASKS[0], *DIRECTION_TYPES))
 
-    def figures(start: int, *, share: bool) -> dict[str, Figure]:
+    def figures(start: int, *, fraction: bool) -> dict[str, Figure]:
         found = {}
         for n, name in enumerate(ROWS, start):
             if np.isnan(values[n]):
                 continue
             bounds, how = (float(low[n]), float(high[n])), method
-            if share and bounds[0] == bounds[1] and values[n] in (0.0, 1.0):
+            if fraction and bounds[0] == bounds[1] and values[n] in (0.0, 1.0):
                 bounds, how = wilson(values[n] * asked[name], asked[name]), "Wilson"
             found[name] = Figure(name, float(values[n]), *bounds, asked[name], how)
         return found
 
     size = len(ROWS)
     return Comparison(
-        tuple(figures(arm * size, share=True) for arm in range(arms)),
-        tuple(tuple(figures((arms + i * arms + j) * size, share=False) for j in range(arms)) for i in range(arms)),
+        tuple(figures(column * size, fraction=True) for column in range(columns)),
+        tuple(
+            tuple(figures((columns + i * columns + j) * size, fraction=False) for j in range(columns))
+            for i in range(columns)
+        ),
     )
 
 
 def text_table(names: Sequence[str], columns: Sequence[dict[str, Figure]], *, signed: bool = False) -> list[str]:
-    """A Markdown table in percent, one column per arm; +- is half the width of the 95 % interval."""
+    """A Markdown table in percent; ± is half the width of the 95 % interval."""
     rows = [name for name in ROWS if any(name in column for column in columns)]
     cells = [["", *names, "questions"]]
     for name in rows:

@@ -1,4 +1,4 @@
-"""Which frames of a clip a model sees: spread over time, or the ones that together show the most of the scene."""
+"""Chooses the frames of a clip that a model sees: spread over time, or those that together show most of the scene."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ SpaceAwareChoice = Callable[[Sequence[np.ndarray], int], Sequence[int]]
 def choose_frames(
     clip: Path, count: int, *, candidates: int = 0, space_aware: SpaceAwareChoice | None = None
 ) -> ChosenFrames:
-    """``count`` frames of a clip, fewer where it has fewer or some of a video cannot be decoded.
+    """``count`` frames of a clip; fewer if the clip has fewer or some of them cannot be decoded.
 
     Args:
-        clip: whatever ``datasets.clips`` reads.
+        clip: a video or a folder of images, see ``recordings.clips``.
         candidates: frames at equal distances among which ``space_aware`` chooses.
         space_aware: None chooses at equal distances.
 

@@ -1,12 +1,12 @@
-"""How a benchmark's question is put to a model: as the checkpoint was trained, or as the benchmark's harness does."""
+"""The prompt of a benchmark's question: as the checkpoint was trained, or as the benchmark's harness words it."""
 
 from __future__ import annotations
 
 import string
 from enum import Enum
 
+from spatial_mllm_ros.answering.wording import checkpoint_prompt
 from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
-from spatial_mllm_ros.models.spatial_mllm.prompts import user_text
 from spatial_mllm_ros.scoring.datasets.question import BenchmarkQuestion
 from spatial_mllm_ros.scoring.scorers import revsi, vsi_bench
 
@@ -14,7 +14,7 @@ from spatial_mllm_ros.scoring.scorers import revsi, vsi_bench
 class PromptStyle(str, Enum):
     """Whose wording."""
 
-    CHECKPOINT = "checkpoint"  #: what the checkpoint was trained with; other wording is answered worse
+    CHECKPOINT = "checkpoint"  #: that of the checkpoint's training, as the node gives it to the model
     BENCHMARK = "benchmark"  #: that of lmms-eval for the benchmark, the same for every model
 
 
@@ -28,7 +28,7 @@ def prompt_of(question: BenchmarkQuestion, style: PromptStyle, fusion: Fusion) -
     """The user's text for ``question``."""
     if style is PromptStyle.CHECKPOINT:
         numeric = question.question_type in (*vsi_bench.NUMERIC_TYPES, *revsi.NUMERIC_TYPES)
-        return user_text(question.text, question.options, fusion, numeric=numeric)
+        return checkpoint_prompt(question.text, question.options, fusion, numeric=numeric)
     # lmms-eval puts no sentence about frames before the questions of VSI-SUPER's recall.
     before = () if question.benchmark == "vsi-super" and question.options else (_FRAMES,)
     if question.options:

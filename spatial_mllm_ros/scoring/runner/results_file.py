@@ -1,7 +1,7 @@
-"""Answers on disk as they are given: append-only, flushed to the disk one by one, each question once.
+"""The file of a run's answers: append-only, each answer is flushed to the disk.
 
-A run that is killed at any moment loses at most the answer that it was writing; started again it goes on with the next
-question. Several processes write a file each, and all read all of them.
+A run that is killed loses at most the answer that it was writing; when started again it continues with the next
+question. Each process writes a file of its own and reads those of all processes.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class ResultsFile:
             raise SourceError(f"The answers cannot be written to {folder / name}: {error.strerror}.") from error
         self._lock = contextlib.ExitStack()
         try:
-            self._take_over(folder, name, dict(settings))
+            self._continue(folder, name, dict(settings))
         except BaseException:
             self.close()
             raise
 
-    def _take_over(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
+    def _continue(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
         try:
             self._lock.enter_context(locked(folder / name))
         except BlockingIOError as error:
@@ -76,7 +76,7 @@ class ResultsFile:
             self._append({"settings": settings})
 
     def append(self, answer: StoredAnswer) -> None:
-        """Writes one answer; when this returns it is on the disk."""
+        """Writes one answer; it is on the disk when this returns."""
         self._append(asdict(answer))
 
     def _append(self, values: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ class ResultsFile:
         os.fsync(self._file.fileno())
 
     def _drop_torn_line(self) -> None:
-        """What follows the last line end was being written when the process died."""
+        """Removes what follows the last line end: the process died while it wrote it."""
         end = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         whole = self._file.read().rfind(b"\n") + 1
@@ -93,7 +93,7 @@ class ResultsFile:
             self._file.truncate(whole)
 
     def close(self) -> None:
-        """Closes the file and gives back its lock."""
+        """Closes the file and releases its lock."""
         self._file.close()
         self._lock.close()
 

@@ -1,4 +1,4 @@
-"""`spatial_mllm evaluate`: a benchmark through a model, to be stopped and gone on with at any moment."""
+"""`spatial_mllm evaluate`: answers and scores a benchmark; a run may be stopped and continued at any moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from spatial_mllm_ros.answering.model import AnswerModel, ModelOutOfMemoryError, read_frames
 from spatial_mllm_ros.errors import ConfigurationError, SpatialMllmError
+from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.report.thumbnails import strip_jpeg
 from spatial_mllm_ros.scoring.benchmark_page import STRIPS_FOLDER, strip_key, write_benchmark_page
@@ -31,7 +33,6 @@ from spatial_mllm_ros.storage import write_bytes, write_json
 if TYPE_CHECKING:
     from spatial_mllm_ros.models.checkpoints.loading import LoadedSpatialMllm
     from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
-    from spatial_mllm_ros.scoring.runner.model import BenchmarkModel
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +43,14 @@ PAGE_FILE = "report.html"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a benchmark is run; all of it is in the report, and answers of another configuration are never mixed in.
+    """The settings of a run. The report states them, and answers of other settings are never mixed in.
 
     Attributes:
         frames: most frames that the model sees of a clip.
         choice: how they are chosen.
-        candidates: frames among which space-aware choice chooses.
+        candidates: number of frames that space-aware choice chooses from.
         prompt: whose wording.
-        max_new_tokens: longest answer; VSI-Bench is published with 16.
+        max_new_tokens: token limit of an answer; VSI-Bench is published with 16.
     """
 
     frames: int = 16
@@ -80,7 +81,7 @@ class RunConfig:
 
 def evaluate(
     data: BenchmarkData,
-    model: BenchmarkModel,
+    model: AnswerModel,
     fusion: Fusion,
     out_dir: Path,
     config: RunConfig,
@@ -91,7 +92,8 @@ def evaluate(
 ) -> Counter[str]:
     """Answers the questions of this shard that have no answer yet; returns how many failed, by kind of error.
 
-    Every answer is on disk before the next clip is begun. A clip that cannot be read costs its questions only: they are
+    The model reads a clip's frames once, as the node reads its evidence set, and answers all questions about the clip
+    together. Every answer is on disk before the next clip is begun. The questions of a clip that cannot be read are
     logged, counted, and tried again when the run is started again.
 
     Args:
@@ -112,7 +114,7 @@ def evaluate(
         scores = _RunningScore(scorer)
         total = sum(map(len, mine))
         with tqdm(total=total, unit="question", desc=data.benchmark, disable=not sys.stderr.isatty()) as bar:
-            for clip in mine:
+            for number, clip in enumerate(mine, 1):
                 open_questions = [question for question in clip if question.id not in done]
                 for question in clip:
                     if question.id in done:
@@ -122,9 +124,9 @@ def evaluate(
                     continue
                 try:
                     frames = choose(clip[0].video)
-                    _answer_clip(open_questions, frames, model, fusion, config, results, scores)
+                    _answer_clip(number, open_questions, frames, model, fusion, config, results, scores)
                     _keep_strip(out_dir, clip[0].video, frames)
-                except SpatialMllmError as error:
+                except (SpatialMllmError, ModelOutOfMemoryError) as error:
                     failed[error.code] += len(open_questions)
                     ids = ", ".join(question.id for question in open_questions)
                     _log.warning("%s: not answered (%s): %s Questions: %s", clip[0].video, error.code, error, ids)
@@ -134,9 +136,10 @@ def evaluate(
 
 
 def _answer_clip(
+    number: int,
     questions: Sequence[BenchmarkQuestion],
     frames: ChosenFrames,
-    model: BenchmarkModel,
+    model: AnswerModel,
     fusion: Fusion,
     config: RunConfig,
     results: ResultsFile,
@@ -144,7 +147,10 @@ def _answer_clip(
 ) -> None:
     started_s = time.monotonic()
     prompts = [prompt_of(question, config.prompt, fusion) for question in questions]
-    predictions = model.answers(frames.images, prompts)
+    seen = [Frame(stamp_ns=1 + index, rgb=image) for index, image in zip(frames.indices, frames.images, strict=True)]
+    predictions = [
+        generation.text for generation in model.generate_all(prompts, read_frames(model, seen, epoch=number))
+    ]
     seconds = round((time.monotonic() - started_s) / len(questions), 4)
     for question, prompt, prediction in zip(questions, prompts, predictions, strict=True):
         results.append(StoredAnswer(question.id, prediction, prompt, frames.indices, seconds))
@@ -158,7 +164,7 @@ def _keep_strip(out_dir: Path, clip: Path, frames: ChosenFrames) -> None:
     write_bytes(folder / f"{strip_key(clip)}.jpg", strip_jpeg(frames.images))
 
 
-def run_settings(data: BenchmarkData, model: BenchmarkModel, config: RunConfig) -> dict[str, Any]:
+def run_settings(data: BenchmarkData, model: AnswerModel, config: RunConfig) -> dict[str, Any]:
     """What the answers depend on."""
     return {
         "benchmark": data.benchmark,
@@ -273,7 +279,7 @@ def run(
     Raises:
         SpatialMllmError: data, checkpoint or an option cannot be used.
     """
-    from spatial_mllm_ros.scoring.runner.model import FusedBenchmarkModel
+    from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 
     data = read_benchmark(layout, folder, split=split, videos=videos)
     if limit:
@@ -281,7 +287,7 @@ def run(
     scorers = _scorers(data.benchmark, scorer_names)
     shard = Shard.from_environment()
     loaded, used_device = _load(checkpoint, device, shard)
-    model = FusedBenchmarkModel(loaded, max_new_tokens=config.max_new_tokens, batch_size=batch_size)
+    model = SpatialMllmAnswerModel(loaded, max_new_tokens=config.max_new_tokens, cache_bytes=0, batch_size=batch_size)
     frames_of = _frame_choice(loaded, used_device, config)
     failed = evaluate(data, model, loaded.fusion, out_dir, config, scorer=scorers[0], shard=shard, frames_of=frames_of)
     answered = len(read_answers(out_dir).keys() & {question.id for question in data.questions})

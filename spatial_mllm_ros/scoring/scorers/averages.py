@@ -66,8 +66,8 @@ def grouped_figures(
             bounds = (*wilson(totals[0, column[name]], questions), "Wilson")
         else:
             bounds = (float(low[index]), float(high[index]), method)
-            if bounds[0] == bounds[1] and values[index] in (0, 1):
-                # All right or all wrong: resampling shows no spread, which is not certainty.
+            if np.isclose(bounds[0], bounds[1]):
+                # One question, or all answers equally good: resampling shows no spread, which is not certainty.
                 bounds = (*wilson(values[index] * questions, questions), "Wilson")
         found.append(Figure(name, float(values[index]), bounds[0], bounds[1], questions, bounds[2]))
     return found

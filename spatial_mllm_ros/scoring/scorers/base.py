@@ -1,4 +1,4 @@
-"""What a scorer is: one rule for one answer, and one way to turn many scores into figures with intervals."""
+"""A scorer: the rule for one answer, and the figures with intervals over many answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spatial_mllm_ros.errors import SpatialMllmError
 
 
 class UnscorableError(SpatialMllmError):
-    """The published scorer itself fails on this question, so there is no score to give.
+    """The published scorer itself fails on this question, so the question has no score.
 
     ``reference_error`` is the name of the exception that the published code raises.
     """
@@ -22,7 +22,7 @@ class UnscorableError(SpatialMllmError):
 
 
 class QuestionTypeError(UnscorableError):
-    """The question is of a type that the scorer does not know."""
+    """The scorer does not know the type of the question."""
 
     code = "QUESTION_TYPE"
 
@@ -37,7 +37,7 @@ class ScoredQuestion:
     """One answered question with its score.
 
     Attributes:
-        group: what belongs together when scores are resampled: the video or the scene.
+        group: video or scene; the questions of a group are resampled together.
         truths: the accepted answers; benchmarks with one answer have one.
         score: in [0, 1] by the scorer's rule; None where the published scorer gives none (see UnscorableError).
     """
@@ -56,8 +56,8 @@ class Figure:
     Attributes:
         value: a share in [0, 1] (CIDEr may exceed 1).
         low, high: its 95 % interval.
-        questions: how many questions it is over.
-        interval: how the interval was made, in words.
+        questions: number of questions behind it.
+        interval: the method of the interval, in words.
     """
 
     name: str
@@ -74,13 +74,13 @@ Rule = Callable[[str, str, tuple[str, ...]], float]
 
 @dataclass(frozen=True)
 class ScorerInfo:
-    """What a reader must know of a way of scoring.
+    """The name, the rule and the source of a way of scoring.
 
     Attributes:
         name: e.g. "thinking-in-space"; unique within its benchmark.
         benchmark: e.g. "vsi-bench".
         rule: the rule in one sentence, for reports.
-        source: the published code that it equals, with its commit; or what it follows where there is none.
+        source: the published code with the same results, and its commit; in words where there is no such code.
         absent: metrics of the benchmark that this scorer does not compute, with the reason.
     """
 

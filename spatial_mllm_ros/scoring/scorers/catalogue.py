@@ -93,7 +93,7 @@ def scorers_of(benchmark: str) -> tuple[Scorer, ...]:
     """The scorers of a benchmark, its default first.
 
     Raises:
-        ConfigurationError: an unknown benchmark.
+        ConfigurationError: the benchmark is unknown.
     """
     found = tuple(scorer for scorer in SCORERS if scorer.benchmark == benchmark)
     if not found:
@@ -105,7 +105,7 @@ def scorer_named(benchmark: str, name: str = "") -> Scorer:
     """The scorer of that name; "" for the benchmark's default.
 
     Raises:
-        ConfigurationError: an unknown benchmark or name.
+        ConfigurationError: the benchmark or the name is unknown.
     """
     found = scorers_of(benchmark)
     for scorer in found:

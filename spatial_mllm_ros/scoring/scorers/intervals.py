@@ -27,13 +27,14 @@ def bootstrap(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Percentile intervals of figures that depend on sums over questions (Efron 1979), resampling whole groups.
 
-    Questions about one scene stand or fall together, so scenes are drawn with replacement and not questions; only
-    when all questions are of one scene are questions drawn. The draws are fixed by a seed.
+    The scores of questions about one scene depend on each other, so scenes are drawn with replacement, and questions
+    only where all of them are about one scene. The draws are fixed by a seed. Unlike ``scipy.stats.bootstrap``, a
+    resample that lacks a type of question does not cost the type its interval.
 
     Args:
         groups: the scene of each question.
-        statistics: float64 [questions, d], what each question adds.
-        figures: sums [r, d] -> figures [r, m]; may give NaN where a resample has nothing to average.
+        statistics: float64 [questions, d]; the rows of a resample are added up.
+        figures: sums [r, d] -> figures [r, m], with NaN where a resample has nothing to average.
 
     Returns:
         low [m], high [m], and the method in words.

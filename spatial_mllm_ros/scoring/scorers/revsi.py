@@ -30,10 +30,10 @@ GROUPS = {
 
 
 def score(question_type: str, prediction: str, truths: tuple[str, ...]) -> float:
-    """Exact match of the first word, or its relative accuracy; whatever cannot be computed counts 0, also truth 0.
+    """Exact match or relative accuracy of the first word; 0 where it cannot be computed, as for a truth of 0.
 
     Raises:
-        UnscorableError: unknown type.
+        UnscorableError: the type is unknown.
     """
     said, truth = first_word(prediction.strip()), truths[0]
     if question_type in CHOICE_TYPES:

@@ -17,12 +17,12 @@ NO_METEOR = (
 
 
 def exact_match(_question_type: str, prediction: str, truths: tuple[str, ...]) -> float:
-    """1 where the prediction, as it is, equals one of the answers."""
+    """1 where the unchanged prediction equals one of the answers."""
     return float(prediction in truths)
 
 
 def figures(scored: Sequence[ScoredQuestion]) -> list[Figure]:
-    """EM, BLEU-1..4, ROUGE-L and CIDEr; of the predictions' text, full stops at its end are left out but for EM."""
+    """EM, BLEU-1..4, ROUGE-L and CIDEr; except for EM, full stops at the end of a prediction are left out."""
     texts = [item.prediction.rstrip(".") for item in scored]
     if not scored:
         return []
@@ -51,7 +51,7 @@ def figures(scored: Sequence[ScoredQuestion]) -> list[Figure]:
 
 
 def share_figures(name: str, scored: Sequence[ScoredQuestion], scores: Sequence[float]) -> list[Figure]:
-    """The share of ones with Wilson's interval."""
+    """The mean of scores that are 0 or 1, with Wilson's interval."""
     low, high = wilson(sum(scores), len(scored))
     return [Figure(name, sum(scores) / len(scored), low, high, len(scored), "Wilson")] if scored else []
 
@@ -60,7 +60,7 @@ def share_figures(name: str, scored: Sequence[ScoredQuestion], scores: Sequence[
 
 
 def normalised(text: str) -> str:
-    """Lower case, white space collapsed, full stops at the end left out."""
+    """The text in lower case, with white space collapsed and without full stops at its end."""
     return " ".join(text.lower().split()).rstrip(".").strip()
 
 
@@ -70,7 +70,7 @@ def sqa3d_exact_match(_question_type: str, prediction: str, truths: tuple[str, .
 
 
 def sqa3d_refined_match(prediction: str, truths: tuple[str, ...]) -> float:
-    """Refined EM: equal, or one contains the other when spaces are taken out; an empty prediction matches nothing."""
+    """Refined EM: without spaces, one text contains the other; an empty prediction matches nothing."""
     said = normalised(prediction).replace(" ", "")
     answers = [normalised(truth).replace(" ", "") for truth in truths]
     return float(bool(said) and any(answer and (said in answer or answer in said) for answer in answers))

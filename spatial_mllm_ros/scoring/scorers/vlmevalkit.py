@@ -1,8 +1,8 @@
-"""VSI-Bench as VLMEvalKit scores it without a judge model: an option or a number looked for all over the answer.
+"""VSI-Bench as VLMEvalKit scores it without a judge model: the whole answer is searched for an option or a number.
 
-Options are looked for from the surest sign to the weakest, and the first one found decides: an <answer> block; a letter
-just before a closing tag; the last lines of what follows the thinking; the last lines of the end of the text; a phrase
-such as "the answer is B"; one and the same capital standing alone in the whole text.
+The first of these signs of an option decides: an <answer> block; a letter before a closing tag; a letter in the last
+lines after the thinking; a letter in the last lines of the text; a phrase such as "the answer is B"; a capital letter
+that is the only one alone in the text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def score_as_vlmevalkit(question_type: str, prediction: str, truths: tuple[str, 
     """Exact match of the option found, or relative accuracy of the number found; 0 where nothing is found.
 
     Raises:
-        UnscorableError: unknown type.
+        UnscorableError: the type is unknown.
     """
     if question_type in CHOICE_TYPES:
         return float(option_in(prediction) == option_in(truths[0].strip()))
@@ -64,7 +64,7 @@ def score_as_vlmevalkit(question_type: str, prediction: str, truths: tuple[str, 
 
 
 def option_in(text: str) -> str | None:
-    """The option's letter that the text names, upper case; None where no sign is clear enough."""
+    """The letter of the option that the text names, upper case; None where no sign is found."""
     text = _ZERO_WIDTH.sub("", text.strip())
     tail = text[-_TAIL_CHARS:]
     for pattern, where in ((_TAGGED_LETTER, text), *((pattern, tail) for pattern in _BEFORE_TAG)):

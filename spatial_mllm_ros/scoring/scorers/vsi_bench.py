@@ -19,7 +19,7 @@ _ANSWER_BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def first_word(prediction: str) -> str:
-    """What the official rule reads: the text before the first space, without full stops at its end."""
+    """The text before the first space, without full stops at its end; the official rule reads only this."""
     return prediction.split(" ")[0].rstrip(".").strip()
 
 
@@ -27,7 +27,7 @@ def score_officially(question_type: str, prediction: str, truths: tuple[str, ...
     """The thinking-in-space rule: the first word is the option's letter or the number; see ``official_mra``.
 
     Raises:
-        UnscorableError: unknown type, or a numeric truth of 0.
+        UnscorableError: the type is unknown, or a numeric truth is 0.
     """
     said, truth = first_word(prediction), truths[0]
     if question_type in CHOICE_TYPES:
@@ -39,7 +39,7 @@ def score_as_lmms_eval_2026_08(question_type: str, prediction: str, truths: tupl
     """As the official rule for choices; for numbers, the first number or number word anywhere in the text.
 
     Raises:
-        UnscorableError: unknown type, or a numeric truth of 0.
+        UnscorableError: the type is unknown, or a numeric truth is 0.
     """
     if question_type in CHOICE_TYPES:
         return score_officially(question_type, prediction, truths)
@@ -50,7 +50,7 @@ def score_as_spatial_mllm(question_type: str, prediction: str, truths: tuple[str
     """The rule of Spatial-MLLM v1.0 and v1.1: the whole text of the last <answer> block, lower-cased.
 
     Raises:
-        UnscorableError: unknown type.
+        UnscorableError: the type is unknown.
     """
     said, truth = clean_text(prediction), clean_text(truths[0])
     if question_type in CHOICE_TYPES:

@@ -26,7 +26,7 @@ def score(question_type: str, prediction: str, truths: tuple[str, ...]) -> float
     of these letters in it. ``truths`` of a streaming question are its counts in order.
 
     Raises:
-        UnscorableError: unknown type.
+        UnscorableError: the type is unknown.
     """
     if question_type == COUNT:
         return _count_score(_first_number(prediction), as_float(truths[0]) or 0.0)

@@ -1,4 +1,4 @@
-"""The beginning of a prompt, made in steps: exact with and without caches, and wherever it is left."""
+"""The beginning of a prompt, made in steps: the same with and without caches, and wherever it is interrupted."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_it_is_the_beginning_of_the_prompt_that_the_library_reads_in_one_pass(lo
             input_ids=ids, visual_embeds=embeds, video_grid_thw=video.video_grid_thw, use_cache=True
         ).past_key_values
     assert list(made.token_ids) == ids[0].tolist()
-    assert made.visual_tokens == video.token_count
+    assert made.grid_thw == tuple(video.video_grid_thw[0].tolist())
     assert made.next_position == ids.shape[1] + int(loaded.model.model.rope_deltas)
     for ours, library in zip(made.cache.layers, cache.layers, strict=True):
         assert torch.allclose(ours.keys, library.keys, atol=1e-4)
@@ -109,7 +109,7 @@ def test_paused_wherever_it_may_be_it_ends_with_the_same(loaded, small_budget, f
     build = build_of(loaded, small_budget, 4)
     prefix, calls = None, 0
     while prefix is None:
-        prefix = build.run(frames, never, may_pause=lambda: True)
+        prefix = build.run(frames, never, pause_requested=lambda: True)
         calls += 1
         assert calls < 100
     depth = loaded.model.spatial_encoder.config.depth
@@ -149,7 +149,7 @@ def test_left_between_the_layers_of_the_language_model_it_reads_that_part_again(
 
 
 def test_a_prefix_read_in_parts_is_the_same_within_rounding(loaded, small_budget, frames, made, monkeypatch):
-    monkeypatch.setattr("spatial_mllm_ros.models.prefill.prefix_build._PREFILL_TOKENS", 7)
+    monkeypatch.setattr("spatial_mllm_ros.models.prefill.prefill._PREFILL_TOKENS", 7)
     parts = build_of(loaded, small_budget, 4).run(frames, never)
     for one, other in zip(parts.cache.layers, made.cache.layers, strict=True):
         assert torch.allclose(one.keys, other.keys, atol=1e-4)
@@ -168,6 +168,17 @@ def test_the_stages_one_by_one_give_the_same(loaded, small_budget, frames, made)
         names = [stage() or name for name, stage in build.stages(frames)]
     assert names == ["frames", "trunk", "connector", "prefill"]
     assert equal(build.run(frames, never), made)
+
+
+def test_its_visual_tokens_are_those_of_a_whole_video_with_what_the_connector_adds_apart(loaded, small_budget, frames):
+    video = prepare_video(frames, small_budget)
+    tokens = build_of(loaded, small_budget, 4).visual_tokens(frames)
+    with torch.inference_mode():
+        added = loaded.model.model.spatial_tokens(video.spatial_images, tokens.grid_thw[1:])
+        assert torch.allclose(tokens.fused, loaded.model.visual_embeddings(video), atol=1e-5)
+    assert torch.allclose(tokens.added, added, atol=1e-5)
+    assert tokens.added.abs().max() > 1e-3
+    assert tokens.grid_thw == tuple(video.video_grid_thw[0].tolist())
 
 
 def test_an_engine_in_the_place_of_the_encoder_sees_all_frames_at_once(loaded, small_budget, frames, made):

@@ -1,5 +1,3 @@
-import threading
-
 import pytest
 import torch
 
@@ -49,7 +47,7 @@ def test_a_token_is_written_and_nothing_copied():
 
 def test_after_a_question_only_the_beginning_is_held():
     cache, begin = filled()
-    with cache.question() as asked:
+    with cache.questions(1, room=0) as asked:
         for layer in range(2):
             asked.update(*states(40, 3), layer)
         assert asked.get_seq_length() == 45
@@ -61,7 +59,7 @@ def test_a_question_that_fails_between_two_layers_leaves_nothing_behind():
     cache, begin = filled()
 
     def fail_after_one_layer():
-        with cache.question():
+        with cache.questions(1, room=0):
             cache.update(*states(2, 3), 0)
             raise RuntimeError("in the middle")
 
@@ -70,30 +68,16 @@ def test_a_question_that_fails_between_two_layers_leaves_nothing_behind():
     assert holds_the_beginning(cache, begin)
 
 
-def test_two_questions_at_once_take_their_turns():
-    cache, _ = filled()
-    lengths, inside, may_leave = [], threading.Event(), threading.Event()
-
-    def first():
-        with cache.question():
-            cache.update(*states(3, 3), 0)
-            inside.set()
-            may_leave.wait(20)
-
-    def second():
-        with cache.question():
-            lengths.append(cache.get_seq_length())
-
-    one = threading.Thread(target=first)
-    one.start()
-    assert inside.wait(20)
-    two = threading.Thread(target=second)
-    two.start()
-    assert lengths == []
-    may_leave.set()
-    one.join(20)
-    two.join(20)
-    assert lengths == [5]
+def test_several_questions_continue_the_beginning_together_and_leave_it_as_it_was():
+    cache, begin = filled()
+    more = [tuple(part.repeat(3, 1, 1, 1) for part in states(6, 7 + layer)) for layer in range(2)]
+    with cache.questions(3, room=4) as asked:
+        for layer, (keys, values) in enumerate(begin):
+            all_keys, all_values = asked.update(*more[layer], layer)
+            assert torch.equal(all_keys, torch.cat([keys.repeat(3, 1, 1, 1), more[layer][0]], dim=-2))
+            assert torch.equal(all_values, torch.cat([values.repeat(3, 1, 1, 1), more[layer][1]], dim=-2))
+        assert asked.get_seq_length() == 5 + 6
+    assert holds_the_beginning(cache, begin)
 
 
 def test_its_bytes_are_those_of_its_buffers_room_included():

@@ -25,10 +25,11 @@ S = 1_000_000_000
 
 
 def known(scene):
-    status = scene.status()
-    records = [(r.stamp_ns, r.is_keyframe, r.scene_from_cam.tobytes(), r.intrinsics) for r in scene.placed()]
-    keys = [r.fine_keys.tobytes() for r in scene.placed()]
-    return replace(scene.select(), epoch=0), records, keys, scene.grid(), status.pixel_bytes
+    snapshot = scene.snapshot
+    records = [(p.stamp_ns, p.is_keyframe, p.scene_from_cam.tobytes(), p.intrinsics) for p in snapshot.placed]
+    keys = [p.fine_keys.tobytes() for p in snapshot.placed]
+    grid = snapshot.fine_voxel_size, snapshot.level
+    return replace(snapshot.selection, epoch=0), records, keys, grid, scene.status().pixel_bytes
 
 
 @pytest.fixture
@@ -42,10 +43,9 @@ def test_a_loaded_scene_gives_the_same_evidence_and_the_same_voxels(seen, room, 
     show(running, map(make_frame, (200, 201)))
     saved, epoch = load_scene(running, room)
     assert known(running) == known(seen)
-    assert epoch == running.epoch == running.select().epoch == 1
-    assert [f.stamp_ns for f in running.evidence()[1]] == list(seen.select().stamps_ns)
-    assert replace(saved.selection, epoch=0) == replace(seen.select(), epoch=0)
-    assert np.array_equal(running.occupied_voxels()[0], seen.occupied_voxels()[0])
+    assert epoch == running.epoch == running.snapshot.selection.epoch == 1
+    assert [f.stamp_ns for f in running.snapshot.evidence.frames] == list(seen.snapshot.selection.stamps_ns)
+    assert replace(saved.selection, epoch=0) == replace(seen.snapshot.selection, epoch=0)
 
 
 def test_frames_after_a_load_are_placed_as_they_would_have_been_without_it(seen, room, make_scene, make_frame, show):
@@ -76,13 +76,12 @@ def test_pictures_come_back_nearly_and_all_else_of_a_frame_exactly(make_scene, m
     show(scene, frames)
     save_scene(scene, tmp_path / "room")
     _, content = read_scene(tmp_path / "room")
-    for before, held in zip(frames, content.held, strict=True):
-        after = held.frame
+    for before, after in zip(frames, content.frames, strict=True):
         assert cv2.PSNR(before.rgb, after.rgb) > 30
         assert (after.stamp_ns, after.camera_frame_id, after.intrinsics) == (before.stamp_ns, "cam", before.intrinsics)
         assert after.scene_from_cam.tobytes() == before.scene_from_cam.tobytes()
         assert after.nbytes == before.nbytes
-    first, second = (held.frame.depth_m for held in content.held)
+    first, second = (frame.depth_m for frame in content.frames)
     assert np.nanmax(np.abs(first - frames[0].depth_m)) <= 0.000501
     assert np.array_equal(np.isnan(first), np.isnan(frames[0].depth_m))
     assert np.isnan(second[0, 1:3]).all()  # beyond what 16 bits of millimetres hold
@@ -96,17 +95,17 @@ def test_point_maps_of_the_anchors_come_back_bit_by_bit_also_of_frames_that_are_
     scene = make_scene(FakeGeometryEncoder(6, 10, window_size=1, anchor_count=2), ring_frames=1, keyframes=0)
     show(scene, map(make_frame, (1, 3)))
     content = scene.content()
-    assert [a.anchor.frame.stamp_ns // S for a in content.anchors] == [1, 3]
-    assert [h.frame.stamp_ns // S for h in content.held] == [3]
+    assert [a.frame.stamp_ns // S for a in content.anchors] == [1, 3]
+    assert [f.stamp_ns // S for f in content.frames] == [3]
     save_scene(scene, tmp_path / "room")
     _, loaded = read_scene(tmp_path / "room")
     for before, after in zip(content.anchors, loaded.anchors, strict=True):
         for name in ("points_scene", "confidence", "scene_from_cam"):
-            one, other = (getattr(a.anchor.geometry, name) for a in (before, after))
+            one, other = (getattr(a.geometry, name) for a in (before, after))
             assert (one.dtype, one.tobytes()) == (other.dtype, other.tobytes())
-        assert after.anchor.geometry.intrinsics == before.anchor.geometry.intrinsics
+        assert after.geometry.intrinsics == before.geometry.intrinsics
         assert np.array_equal(after.fine_keys, before.fine_keys)
-    assert [h.frame.stamp_ns for h in loaded.held] == [3 * S]
+    assert [f.stamp_ns for f in loaded.frames] == [3 * S]
 
 
 def test_what_waits_for_the_encoder_is_left_out_and_its_number_told(seen, make_frame, tmp_path):
@@ -134,7 +133,7 @@ def test_what_a_folder_holds_is_told(make_scene, make_frame, show, tmp_path):
     assert again.image_sizes_px == ((28, 20), (28, 21))
     assert (again.posed_frames, again.depth_frames, again.encoder) == (5, 0, "fake")
     assert again.origin == SceneOrigin("map", True)
-    assert again.selection == scene.select()
+    assert again.selection == scene.snapshot.selection
     assert again.pixel_bytes == scene.status().pixel_bytes
     on_disk = {p.name: p.stat().st_size for p in (tmp_path / "room").iterdir()}
     assert again.nbytes == sum(on_disk.values())
@@ -319,7 +318,7 @@ def test_the_encoder_of_a_measured_scene_is_chosen_by_the_frames_of_the_new_run(
     load_scene(running, tmp_path / "room")
     show(running, [make_frame(9, posed=True, depth=True)])
     assert encoder.name == "auto(sensor-depth)"
-    assert [p.scale_source for p in running.placed()] == [ScaleSource.DEPTH] * 4
+    assert [p.scale_source for p in running.snapshot.placed] == [ScaleSource.DEPTH] * 4
     assert "scale" not in running.status().counts
 
 
@@ -329,7 +328,7 @@ def test_frames_with_depth_join_a_scene_without_metres_in_its_own_unit(room, mak
     load_scene(running, room)
     show(running, [make_frame(50, posed=True, depth=True)])
     assert encoder.name == "auto(fake)"
-    assert running.placed()[-1].scale_source is ScaleSource.MODEL
+    assert running.snapshot.placed[-1].scale_source is ScaleSource.MODEL
 
 
 # A process that is killed, F13
@@ -376,7 +375,7 @@ def test_a_process_killed_at_any_moment_of_saving_leaves_the_earlier_or_the_new_
 ):
     place, seen = tmp_path / "room", make_scene()
     show(seen, map(make_frame, (1, 2)))
-    old, new = {h.frame.stamp_ns for h in seen.content().held}, {t * S for t in (101, 102, 103)}
+    old, new = {f.stamp_ns for f in seen.content().frames}, {t * S for t in (101, 102, 103)}
     saver = subprocess.Popen(
         [sys.executable, "-c", _SAVER, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -394,7 +393,7 @@ def test_a_process_killed_at_any_moment_of_saving_leaves_the_earlier_or_the_new_
             kill(int(reached[1]), signal.SIGKILL)
             assert saver.stdout.readline().split() == ["ended", str(int(signal.SIGKILL))]
             try:
-                found.append(({h.frame.stamp_ns for h in read_scene(place)[1].held}, reached[2]))
+                found.append(({f.stamp_ns for f in read_scene(place)[1].frames}, reached[2]))
             except StorageError as error:
                 found.append((error.cause, reached[2]))
         saver.stdin.close()
@@ -453,10 +452,10 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_earlier_scene(tmp_path):
     assert lines[1] == "['room'] 2"
 
 
-def test_what_frames_have_lost_since_they_were_seen_is_kept(seen, make_scene, tmp_path):
+def test_how_much_of_a_frame_newer_ones_contradict_is_kept(seen, make_scene, tmp_path):
     content = seen.content()
-    marked = replace(content, held=tuple(replace(h, lost_voxels=i) for i, h in enumerate(content.held)))
+    marked = replace(content, placed=tuple(replace(p, contradicted_voxels=i) for i, p in enumerate(content.placed)))
     running = make_scene()
-    running.take_over(marked, "test")
+    running.restore(marked, "test")
     save_scene(running, tmp_path / "room")
-    assert [h.lost_voxels for h in read_scene(tmp_path / "room")[1].held] == list(range(13))
+    assert [p.contradicted_voxels for p in read_scene(tmp_path / "room")[1].placed] == list(range(13))

@@ -107,6 +107,13 @@ def test_a_name_cannot_lead_out_of_the_folder_of_videos(tmp_path):
     assert [p.cause for p in data.problems] == ["missing_video"]
 
 
+def test_a_letter_is_put_into_words_by_its_option_and_all_other_text_stays(vsi_folder):
+    number, choice = read_benchmark("vsi-bench", vsi_folder).questions[:2]
+    assert [choice.in_words(said) for said in ("B", "a.", " B ")] == ["B. Turn Back", "A. Turn Left", "B. Turn Back"]
+    assert [choice.in_words(said) for said in ("C", "Turn Back", "")] == ["C", "Turn Back", ""]
+    assert number.in_words("4") == "4"
+
+
 def test_spatial_mllm_annotations_are_vsi_bench_questions_with_bare_answers(tmp_path):
     videos(tmp_path, "scannet/s1.mp4")
     row = {

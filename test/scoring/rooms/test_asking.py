@@ -56,7 +56,7 @@ def test_the_evaluation_beside_the_weights_counts_only_for_these_weights(checkpo
     assert known_strengths(folder) == KnownStrengths()
     content = {
         "format": "spatial_mllm_ros/rooms_evaluation",
-        "version": 1,
+        "version": 2,
         "model": {"sha256": sha256_of(*folder.glob("*.safetensors"))},
         "settings": {"worlds": 90, "split": "test", "camera": "perfect"},
         "strengths": [vars(GOOD[1])],
@@ -77,8 +77,10 @@ def test_the_evaluation_beside_the_weights_counts_only_for_these_weights(checkpo
     [
         (QuestionType.DISTANCE, "1.5", (), "1.8", "1.5 m", "scores 60 of 100"),
         (QuestionType.COUNT, "2", (), "2", "2", "scores 100 of 100"),
-        (QuestionType.ROUTE, "B", ("left", "right"), "B", "B. right", "right"),
-        (QuestionType.PRESENCE, "A", ("Yes", "No"), "B", "A. Yes", "wrong"),
+        (QuestionType.ROUTE, "B", ("left", "right"), "B", "right", "right"),
+        (QuestionType.ROUTE, "B", ("left", "right"), "right", "right", "right"),
+        (QuestionType.ROUTE, "B", ("left", "right"), "left", "right", "wrong"),
+        (QuestionType.PRESENCE, "A", ("Yes", "No"), "B", "Yes", "wrong"),
     ],
 )
 def test_truth_and_score_are_said_in_words(kind, truth, options, said, told, score):
@@ -89,7 +91,7 @@ def test_truth_and_score_are_said_in_words(kind, truth, options, said, told, sco
 
 def test_what_it_is_not_good_at_is_said():
     assert "right in 70 % (95 %: 40 to 70) of 50 questions about 90 rooms" in strength_in_words(GOOD[0], "90 rooms")
-    assert "the best guess without looking 50 %" in strength_in_words(GOOD[0], "90 rooms")
+    assert "the best baseline without the room 50 %" in strength_in_words(GOOD[0], "90 rooms")
     lines = summary_lines(KnownStrengths(GOOD, "90 rooms"))
     middle = next(n for n, line in enumerate(lines) if line.startswith("NOT"))
     assert any("object_presence" in line for line in lines[:middle])

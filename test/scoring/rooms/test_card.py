@@ -30,14 +30,14 @@ def put_run(folder, stage, *, steps, seconds, pool=0, **measured):
 
 def put_evaluation(checkpoint, sha256=""):
     weights = sha256_of(*checkpoint.glob("*.safetensors"))
-    strength = {"questions": 80, "low": 0.6, "high": 0.8, "guess": 0.4, "guesser": "blind"}
+    strength = {"questions": 80, "low": 0.6, "high": 0.8, "baseline_score": 0.4, "baseline": "no-vision"}
     strengths = [
         {"type": "room_size_estimation", "score": 0.7, "gain": 0.3, "gain_low": 0.2, "gain_high": 0.4, **strength},
         {"type": "route_planning", "score": 0.7, "gain": 0.1, "gain_low": -0.1, "gain_high": 0.3, **strength},
     ]
     content = {
         "format": "spatial_mllm_ros/rooms_evaluation",
-        "version": 1,
+        "version": 2,
         "model": {"name": "tiny", "sha256": sha256 or weights, "random_weights": False},
         "settings": {"worlds": 90, "split": "test", "camera": "noisy"},
         "strengths": strengths,

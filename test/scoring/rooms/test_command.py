@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from spatial_mllm_ros.answering.spatial_mllm import SpatialMllmAnswerModel
 from spatial_mllm_ros.cli import main
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
-from spatial_mllm_ros.scoring.rooms.baselines import ModelArm, all_views
+from spatial_mllm_ros.scoring.rooms.baselines import VISUAL_INPUTS, Ablation, EncodedClips
 from spatial_mllm_ros.scoring.rooms.command import OtherCheckpoint
 from spatial_mllm_ros.scoring.rooms.results import read_results, strengths_of
 from spatial_mllm_ros.scoring.rooms.room_set import RoomSet
@@ -13,20 +14,20 @@ from spatial_mllm_ros.scoring.rooms.run import answer_rooms
 from .conftest import SMALL
 
 
-def test_the_command_compares_all_arms_on_the_same_questions(checkpoint, tmp_path, capsys):
+def test_the_command_compares_all_columns_on_the_same_questions(checkpoint, tmp_path, capsys):
     report, answers = tmp_path / "evaluation.json", tmp_path / "answers.jsonl"
     options = ["--worlds", "3", "--frames", "4", "--compare-frames", "3", "--candidates", "8", "--max-new-tokens", "3"]
-    files = ["--json", str(report), "--answers", str(answers), "--also", f"again={checkpoint}:blind"]
+    files = ["--json", str(report), "--answers", str(answers), "--also", f"again={checkpoint}:no-vision"]
     assert main(["evaluate", "rooms", "--checkpoint", str(checkpoint), *options, *files]) == 0
     printed = capsys.readouterr().out
     results = read_results(report)
-    names = [arm["name"] for arm in results["arms"]]
-    assert names == ["tiny", "no-spatial", "blind", "other-room", "again", "most frequent", "class prior", "chance"]
+    names = [column["name"] for column in results["columns"]]
+    assert names == ["tiny", "no-spatial", "no-vision", "other-room", "again", "most frequent", "class prior", "chance"]
     assert all(name in printed.splitlines()[2] for name in names)
     assert "random weights" in printed
     assert "4 uniform frames of 56x56 pixels" in printed  # what the budget makes of a 640x480 camera
-    assert {arm["figures"]["macro"]["questions"] for arm in results["arms"]} == {
-        results["arms"][0]["figures"]["macro"]["questions"]
+    assert {column["figures"]["macro"]["questions"] for column in results["columns"]} == {
+        results["columns"][0]["figures"]["macro"]["questions"]
     }
     assert [(row["frames"], row["choice"]) for row in results["frames"]] == [(3, "uniform"), (3, "space-aware")]
     assert (
@@ -35,17 +36,17 @@ def test_the_command_compares_all_arms_on_the_same_questions(checkpoint, tmp_pat
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     main_rows = [row for row in rows if row["set"] == "frames"]
     assert len(main_rows) == results["questions"]
-    assert all(row["answers"]["again"] == row["answers"]["blind"] for row in main_rows)
+    assert all(row["answers"]["again"] == row["answers"]["no-vision"] for row in main_rows)
     strengths = strengths_of(results)
     assert [s.gain for s in strengths] == sorted((s.gain for s in strengths), reverse=True)
     assert all(
-        s.guesser in ("blind", "other-room", "again", "most frequent", "class prior", "chance") for s in strengths
+        s.baseline in ("no-vision", "other-room", "again", "most frequent", "class prior", "chance") for s in strengths
     )
     assert str(tmp_path) not in report.read_text()
 
 
-def test_a_room_that_an_arm_cannot_answer_is_left_out_for_all_and_counted(loaded):
-    class Fragile(ModelArm):
+def test_a_room_that_one_ablation_cannot_answer_is_left_out_for_all_and_counted(loaded):
+    class Fragile(Ablation):
         def answers(self, seen, questions):
             if seen.clip.annotation.name == rooms[0]:
                 raise ConfigurationError("No answer about this room.")
@@ -59,8 +60,8 @@ def test_a_room_that_an_arm_cannot_answer_is_left_out_for_all_and_counted(loaded
                 rooms.extend(room.name for room in group)
                 yield group
 
-    view = all_views()["blind"]
-    run = answer_rooms(Remembered(SMALL), [ModelArm("a", loaded, view, 2), Fragile("b", loaded, view, 2)])
+    shared = SpatialMllmAnswerModel(loaded, max_new_tokens=2), VISUAL_INPUTS["no-vision"], EncodedClips()
+    run = answer_rooms(Remembered(SMALL), [Ablation("a", *shared), Fragile("b", *shared)])
     assert run.failed == {"CONFIGURATION": 1}
     assert {question.scene for question in run.answers.questions} == set(rooms[1:])
     assert run.answers.scores().shape == (2, len(run.answers.questions))
@@ -70,14 +71,14 @@ def test_a_room_that_an_arm_cannot_answer_is_left_out_for_all_and_counted(loaded
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("blind=runs/7:blind", ("blind", "runs/7", "blind")),
+        ("zeros=runs/7:no-vision", ("zeros", "runs/7", "no-vision")),
         ("a=runs/7", ("a", "runs/7", "full")),
         ("a=C:/runs/7", ("a", "C:/runs/7", "full")),
     ],
 )
 def test_other_checkpoints_are_read(text, expected):
     other = OtherCheckpoint.parse(text)
-    assert (other.name, other.folder, other.view) == expected
+    assert (other.name, other.folder, other.visual_input) == expected
 
 
 @pytest.mark.parametrize("text", ["runs/7", "=runs/7", "a=", "a=runs/7:dark"])

@@ -24,7 +24,7 @@ def test_the_choice_by_coverage_is_that_of_the_scene(rooms, count):
         scene.add(frame)
         scene.process()
     chosen = clip.stamps_ns[list(space_aware_indices(clip, (count,))[0])]
-    assert tuple(chosen) == scene.select().stamps_ns
+    assert tuple(chosen) == scene.snapshot.selection.stamps_ns
     assert count == len(chosen)
 
 

@@ -29,7 +29,7 @@ def test_values_and_averages_are_those_of_the_benchmark():
     scores = np.where(
         [q.type.is_number for q in questions], rng.random(len(questions)), rng.random(len(questions)) < 0.4
     )
-    ours = compare(questions, scores[None]).arms[0]
+    ours = compare(questions, scores[None]).columns[0]
     published = {
         figure.name: figure.value
         for figure in figures(
@@ -48,34 +48,34 @@ def test_values_and_averages_are_those_of_the_benchmark():
 def test_presence_has_its_row_and_no_part_in_the_average():
     questions = all_types(4)
     scores = np.array([[float(q.type is QuestionType.PRESENCE) for q in questions]])
-    row = compare(questions, scores).arms[0]
+    row = compare(questions, scores).columns[0]
     assert row["object_presence"].value == 1
     assert row[MACRO].value == 0
 
 
 def test_differences_are_paired_by_room():
-    # One arm is a tenth better in every room, whatever the room: the difference is certain, the scores are not.
+    # One column is a tenth better in every room, whatever the room: the difference is certain, the scores are not.
     questions = [question(QuestionType.ROOM, scene, "10") for scene in range(40)]
     rng = np.random.default_rng(0)
     one = rng.uniform(0, 0.9, 40)
     table = compare(questions, np.stack([one + 0.1, one]))
-    difference = table.over[0][1]["room_size_estimation"]
+    difference = table.differences[0][1]["room_size_estimation"]
     assert (difference.value, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert table.arms[0]["room_size_estimation"].high - table.arms[0]["room_size_estimation"].low > 0.1
-    assert table.over[1][0][MACRO].value == pytest.approx(-0.1)
+    assert table.columns[0]["room_size_estimation"].high - table.columns[0]["room_size_estimation"].low > 0.1
+    assert table.differences[1][0][MACRO].value == pytest.approx(-0.1)
 
 
 def test_all_right_is_not_certainty():
     table = compare([question(QuestionType.ROUTE, scene) for scene in range(10)], np.ones((1, 10)))
-    assert table.arms[0]["route_planning"].low < 0.8
-    assert "object_counting" not in table.arms[0]
+    assert table.columns[0]["route_planning"].low < 0.8
+    assert "object_counting" not in table.columns[0]
 
 
-def test_the_text_has_a_column_per_arm_and_marks_what_is_missing():
+def test_the_text_has_all_columns_and_marks_what_is_missing():
     table = compare(all_types(5), np.stack([np.ones(55), np.zeros(55)]))
-    lines = text_table(["tiny", "blind"], [table.arms[0], {}])
-    assert lines[0].split("|")[2:4] == [part for part in lines[0].split("|")[2:4] if "tiny" in part or "blind" in part]
+    lines = text_table(["tiny", "chance"], [table.columns[0], {}])
+    assert lines[0].split("|")[2:4] == [part for part in lines[0].split("|")[2:4] if "tiny" in part or "chance" in part]
     assert len({len(line) for line in lines}) == 1
     macro = next(line for line in lines if line.startswith("| macro"))
     assert "100.0 ±" in macro
-    assert "| " + "-".rjust(5) in macro
+    assert "| " + "-".rjust(6) in macro

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from spatial_mllm_ros.answering.context import VisualContext
+from spatial_mllm_ros.answering.model import Generation, ModelOutOfMemoryError
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.models.checkpoints.identity import ModelIdentity
 from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion
@@ -31,9 +33,12 @@ class CountingModel:
     def __init__(self):
         self.asked = []
 
-    def answers(self, images, prompts):
+    def prepare(self, frames, *, epoch, interrupt, pause_requested=lambda: False):
+        return VisualContext(epoch, tuple(frame.stamp_ns for frame in frames), IDENTITY.sha256, 0, prefix=None)
+
+    def generate_all(self, prompts, context):
         self.asked += prompts
-        return [str(len(images)) for _ in prompts]
+        return [Generation(str(len(context.stamps_ns)), 1.0, True, prompt, 1) for prompt in prompts]
 
 
 def write_benchmark(folder, clips=6, per_clip=3):
@@ -194,6 +199,18 @@ def test_a_clip_that_cannot_be_read_costs_its_own_questions_only_and_is_tried_ag
     tables, failed = run_all(folder, tmp_path / "out")
     assert not failed
     assert tables[0].answered == 9
+
+
+def test_a_clip_that_does_not_fit_into_memory_costs_its_own_questions_only(folder, tmp_path):
+    class SmallMemory(CountingModel):
+        def prepare(self, frames, **options):
+            if len(frames) > 3:
+                raise ModelOutOfMemoryError(f"{len(frames)} frames")
+            return super().prepare(frames, **options)
+
+    tables, failed = run_all(folder, tmp_path, SmallMemory())
+    assert dict(failed) == {"OUT_OF_MEMORY": 12}
+    assert tables[0].answered == 6
 
 
 def test_uniform_frames_come_from_videos_as_from_folders(tmp_path):

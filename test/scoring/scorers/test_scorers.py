@@ -150,6 +150,14 @@ def test_intervals_hold_the_value_and_shrink_with_more_scenes():
     assert width(160) < width(10)
 
 
+@pytest.mark.parametrize("scores", [(0.1,), (1.0,), (0.6, 0.6, 0.6), (0.1,) * 7])
+def test_scores_without_spread_are_not_called_certain(scores):
+    rows = scored(*(("object_abs_distance", str(i), score) for i, score in enumerate(scores)))
+    (figure,) = (f for f in scorer_named("vsi-bench").figures(rows) if f.name == "object_abs_distance")
+    assert (figure.low, figure.high) == wilson(sum(scores), len(scores))
+    assert figure.high - figure.low > 0.2
+
+
 def test_questions_of_one_scene_are_drawn_together():
     statistics = np.array([[s, 1.0] for s in [1, 1, 1, 1, 0, 0, 0, 0]])
 
