@@ -123,7 +123,7 @@ def test_scene_and_language_model_use_the_same_backends(monkeypatch, random_chec
         session.scene.add(frame(index))
     session.scene.process()
     assert asked == [frozenset(GEOMETRY)]
-    fused = session.model._loaded.model
+    fused = session.model.loaded.model
     grid, frames = (4, 6), torch.rand(2, 3, 56, 84)
     with torch.no_grad():
         found = fused.model.spatial_tokens(frames, grid)
