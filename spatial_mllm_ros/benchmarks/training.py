@@ -21,11 +21,13 @@ from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_co
 from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget, prepare_video
 from spatial_mllm_ros.models.spatial_mllm.tokenization import ChatTokenizer
-from spatial_mllm_ros.training.config import PAPER_PARTS, GeometryLossConfig, OptimiserConfig, PartRates
+from spatial_mllm_ros.training.config import OptimiserConfig
 from spatial_mllm_ros.training.geometry.batch import GeometryBatch
+from spatial_mllm_ros.training.geometry.config import GeometryLossConfig
 from spatial_mllm_ros.training.geometry.loss import GeometryObjective
 from spatial_mllm_ros.training.optimiser import make_optimisers, parameter_groups
 from spatial_mllm_ros.training.sft.batch import SftBatch, SftRow, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft.config import PAPER_PARTS, PartRates
 from spatial_mllm_ros.training.sft.model import SftObjective, choose_trained, part_of
 
 _QUESTION = (

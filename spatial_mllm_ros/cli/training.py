@@ -10,9 +10,6 @@ from spatial_mllm_ros.cli.options import Commands
 
 def add_commands(commands: Commands) -> None:
     """Adds `train`."""
-    from spatial_mllm_ros.training.config import GeometryConfig, SftConfig
-    from spatial_mllm_ros.training.config_cli import add_options
-
     train = commands.add_parser("train", help="train a model: new, geometry, sft")
     stages = train.add_subparsers(title="stages", required=True, metavar="STAGE")
     new = stages.add_parser("new", help="write a small model with fresh weights, to start from")
@@ -33,12 +30,14 @@ def add_commands(commands: Commands) -> None:
     )
     new.add_argument("--vocabulary", type=int, default=1024, help="tokens of the tokenizer (default 1024)")
     new.set_defaults(run=_train_new)
-    geometry = stages.add_parser("geometry", help="train VGGT on recordings with depth and poses", allow_abbrev=False)
-    add_options(geometry, GeometryConfig)
-    geometry.set_defaults(run=_train_geometry)
-    sft = stages.add_parser("sft", help="train Spatial-MLLM on questions and answers about videos", allow_abbrev=False)
-    add_options(sft, SftConfig)
-    sft.set_defaults(run=_train_sft)
+    for name, run, text in (
+        ("geometry", _train_geometry, "train VGGT on depth and poses of recordings or generated rooms"),
+        ("sft", _train_sft, "train Spatial-MLLM on questions and answers about videos or generated rooms"),
+    ):
+        # The options are the fields of the stage's configuration, which tyro reads: to argparse all words are the same.
+        stage = stages.add_parser(name, help=text, add_help=False, prefix_chars="\0")
+        stage.add_argument("options", nargs="*")
+        stage.set_defaults(run=run)
 
 
 def _train_new(arguments: argparse.Namespace) -> int:
@@ -61,18 +60,22 @@ def _train_new(arguments: argparse.Namespace) -> int:
 
 
 def _train_geometry(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.training.config import GeometryConfig
-    from spatial_mllm_ros.training.config_cli import config_from
-    from spatial_mllm_ros.training.geometry.run import run_geometry
+    from spatial_mllm_ros.training.command_line import config_from
+    from spatial_mllm_ros.training.geometry.config import GeometryConfig
 
-    print(run_geometry(config_from(arguments, GeometryConfig)))
+    config = config_from(arguments.options, GeometryConfig, prog="spatial_mllm train geometry")
+    from spatial_mllm_ros.training.geometry.run import run_geometry  # imports torch, which --help must not wait for
+
+    print(run_geometry(config))
     return 0
 
 
 def _train_sft(arguments: argparse.Namespace) -> int:
-    from spatial_mllm_ros.training.config import SftConfig
-    from spatial_mllm_ros.training.config_cli import config_from
-    from spatial_mllm_ros.training.sft.run import run_sft
+    from spatial_mllm_ros.training.command_line import config_from
+    from spatial_mllm_ros.training.sft.config import SftConfig
 
-    print(run_sft(config_from(arguments, SftConfig)))
+    config = config_from(arguments.options, SftConfig, prog="spatial_mllm train sft")
+    from spatial_mllm_ros.training.sft.run import run_sft  # imports torch, which --help must not wait for
+
+    print(run_sft(config))
     return 0

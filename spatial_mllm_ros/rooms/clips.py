@@ -1,4 +1,4 @@
-"""Clips: frames along a walk with everything that is true of them. Training and files both start here."""
+"""Clips: frames along a walk with exact depth, poses, ids and annotations. Training and files both use them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ClipConfig:
     """How clips are taken.
 
     Attributes:
-        frames: per clip; without ``rate_hz`` they are spread evenly over the whole walk.
-        rate_hz: frames per second; 0: spread.
-        pieces: with a rate, how many runs of consecutive frames the clip is made of, each beginning at a moment that is
-            drawn, in time order; 0: one run from the start of the walk.
-        focal: range of the focal length over the image's width; each clip draws one. 0.6 sees 80 degrees.
+        frames: frames per clip.
+        rate_hz: frames per second; 0 spreads the frames evenly over the whole walk.
+        pieces: with a rate, the number of runs of consecutive frames in the clip, in order of time; each begins at a
+            random time. 0: one run from the start of the walk.
+        focal: range of the focal length divided by the image's width, from which each clip draws; 0.6 sees 80 degrees.
         workers: threads that render (CPU).
     """
 
@@ -95,10 +95,10 @@ class Clip:
 def make_clips(
     seeds: Sequence[int], config: ClipConfig, *, device: str | torch.device = "cpu", walk: int = 0
 ) -> list[Clip]:
-    """Worlds, walks, frames and annotations of some seeds; deterministic per (seed, walk, config) on one device.
+    """Makes worlds, walks, frames and annotations of seeds; deterministic per (seed, walk, config) on one device.
 
     Args:
-        walk: number of the walk through each world; another number is another walk, camera and noise.
+        walk: number of the walk through each world; another number gives another walk, camera and noise.
 
     Raises:
         ConfigurationError: no seed is given, or one is negative.
@@ -158,7 +158,7 @@ def _times(config: ClipConfig, path: Walk, world: World, walk: int) -> np.ndarra
 def _camera(config: ClipConfig, world: World, walk: int) -> Intrinsics:
     k = Kit(np.random.default_rng((world.seed, 4, walk)))
     w, h, focal = config.width_px, config.height_px, k.u(*config.focal) * config.width_px
-    # Not quite square pixels and an off-centre axis, so that code which mixes them up is found out.
+    # Pixels are not quite square and the axis is off centre, so that code which mixes them up fails.
     return Intrinsics(focal, focal * k.u(0.985, 1.015), w * k.u(0.48, 0.52) - 0.5, h * k.u(0.48, 0.52) - 0.5, w, h)
 
 
@@ -170,7 +170,7 @@ def _render(
     config: ClipConfig,
     device: str | torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Colour float32, depth and ids of all clips after each other; colour averaged over the exposure."""
+    """Colour float32, depth and ids of all clips, one after the other; the colour is a mean over the exposure."""
     world = torch.arange(len(walks)).repeat_interleave(config.frames)
     k = torch.tensor([[c.fx_px, c.fy_px, c.cx_px, c.cy_px] for c in cameras]).repeat_interleave(config.frames, 0)
     size = (config.width_px, config.height_px)
@@ -182,7 +182,7 @@ def _render(
     middle = render(packed, world, at(0.0), k, size, workers=config.workers)
     samples, rgb = max(1, config.sensor.blur_samples), middle.rgb
     if samples > 1:
-        # The sample in the middle of the exposure is there already where the number is odd.
+        # If the number is odd, the sample in the middle of the exposure is rendered already.
         shifts = ((np.arange(samples) + 0.5) / samples - 0.5) * config.sensor.shutter_s
         images = [
             middle.rgb if abs(s) < 1e-9 else render(packed, world, at(s), k, size, workers=config.workers).rgb

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import colorsys
-import html
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,24 +23,78 @@ from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.storage import write_text
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1d2733;--paper:#fbfaf7;--soft:#e9e6df;--accent:#0b6e6e}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e6e1;--paper:#171a1e;--soft:#2a2f36;--accent:#5cc4bf}}
-body{font:16px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1180px;margin:2rem auto;
-padding:0 1rem}
-h1{font-size:1.7rem}h2{font-size:1.2rem;margin:2.4rem 0 .6rem;border-top:1px solid var(--soft);padding-top:1.4rem}
-.room{display:grid;grid-template-columns:minmax(300px,1fr) 1.35fr;gap:1.2rem;align-items:start}
-.frames{display:grid;grid-template-columns:repeat(3,1fr);gap:4px}
-figure{margin:0}figcaption{font-size:.78rem;opacity:.75}img{width:100%;display:block;border-radius:3px}
-svg{width:100%;height:auto}svg text{fill:var(--ink);font-family:system-ui,sans-serif}
-table{border-collapse:collapse;width:100%;margin-top:.8rem;font-size:.9rem}
-td,th{text-align:left;vertical-align:top;padding:.35rem .5rem;border-bottom:1px solid var(--soft)}
-td.t{white-space:nowrap;opacity:.75}b.a{color:var(--accent)}
-@media(max-width:760px){.room{grid-template-columns:1fr}}
-"""
-
-
+_TEMPLATES = Path(__file__).parent / "templates"
 _CLIP = ClipConfig(frames=18, width_px=448, height_px=336, sensor=REALISTIC, workers=2)
+_MARGIN_M = 0.3  # around the rooms of a plan
+
+
+@dataclass(frozen=True)
+class DrawnThing:
+    """The box of a thing on a plan; ``clear``: the frames show it well."""
+
+    label: str
+    points: str
+    color: str
+    clear: bool
+
+
+@dataclass(frozen=True)
+class DrawnName:
+    """Where the name of a thing is written."""
+
+    label: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class DrawnView:
+    """Where a frame was taken, and a line in the direction of view."""
+
+    x: float
+    y: float
+    points: str
+
+
+@dataclass(frozen=True)
+class PlanDrawing:
+    """A plan from above for the template: metres, x to the right, y down, the origin at the top left.
+
+    Attributes:
+        font_m, line_m: height of the letters, width of a thin line.
+        outlines: rooms; walk: the camera's way; both as the points of SVG's polygons.
+    """
+
+    width_m: float
+    height_m: float
+    font_m: float
+    line_m: float
+    outlines: tuple[str, ...]
+    things: tuple[DrawnThing, ...]
+    walk: str
+    names: tuple[DrawnName, ...]
+    views: tuple[DrawnView, ...]
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame on the page: a data URI, and seconds after the first frame."""
+
+    jpeg: str
+    time_s: float
+
+
+@dataclass(frozen=True)
+class ShownRoom:
+    """One world on the page."""
+
+    name: str
+    rooms: int
+    area_m2: float
+    things: int
+    plan: PlanDrawing
+    frames: tuple[ShownFrame, ...]
+    questions: tuple[SceneQuestion, ...]
 
 
 def write_rooms_page(path: Path, seeds: Sequence[int], *, per_type: int = 1, config: ClipConfig = _CLIP) -> None:
@@ -49,103 +103,90 @@ def write_rooms_page(path: Path, seeds: Sequence[int], *, per_type: int = 1, con
     Raises:
         SourceError: the file cannot be written.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     clips = [make_clips([seed], config)[0] for seed in seeds]
     questions = balanced_questions([clip.annotation for clip in clips], per_type=per_type, vocabulary=LABELS)
-    body = "".join(_room(clip, [q for q in questions if q.scene == clip.annotation.name]) for clip in clips)
-    page = (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width,initial-scale=1'><title>Generated rooms</title><style>{_STYLE}</style></head>"
-        "<body><h1>Generated rooms and their questions</h1><p>Each room follows from its seed. Boxes, outlines and "
-        "answers are exact. On the plan the line is the camera's walk; dots are the frames shown beside it; things "
-        "that the frames never show well are dashed and never asked about.</p>"
-        f"{body}</body></html>"
-    )
+    rooms = [_room(clip, [q for q in questions if q.scene == clip.annotation.name]) for clip in clips]
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("rooms.html.j2").render(rooms=rooms)
     try:
         write_text(path, page)
     except OSError as error:
         raise SourceError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
 
 
-def _room(clip: Clip, questions: Sequence[SceneQuestion]) -> str:
-    scene = clip.annotation
-    area = sum(room.area_m2 for room in scene.rooms)
-    shown = range(0, len(clip.rgb), 2)
-    start = clip.stamps_ns[0]
-    frames = "".join(
-        f"<figure><img alt='frame {f + 1}' src='{_jpeg(clip.rgb[f].numpy())}'><figcaption>"
-        f"{n}. {(clip.stamps_ns[f] - start) / 1e9:.1f} s</figcaption></figure>"
-        for n, f in enumerate(shown, 1)
-    )
-    rows = "".join(_row(question) for question in questions)
-    return (
-        f"<h2>{html.escape(scene.name)}: {len(scene.rooms)} room(s), {area:.1f} m², {len(scene.objects)} things</h2>"
-        f"<div class='room'><div>{plan_svg(scene, make_walk(clip.world).track[:, :2], list(shown))}</div>"
-        f"<div class='frames'>{frames}</div></div>"
-        f"<table><tr><th>type</th><th>question</th><th>answer</th></tr>{rows}</table>"
+def _room(clip: Clip, questions: Sequence[SceneQuestion]) -> ShownRoom:
+    scene, shown = clip.annotation, range(0, len(clip.rgb), 2)
+    times_s = (clip.stamps_ns - clip.stamps_ns[0]) / 1e9
+    return ShownRoom(
+        name=scene.name,
+        rooms=len(scene.rooms),
+        area_m2=sum(room.area_m2 for room in scene.rooms),
+        things=len(scene.objects),
+        plan=draw_plan(scene, make_walk(clip.world).track[:, :2], shown),
+        frames=tuple(ShownFrame(_jpeg(clip.rgb[f].numpy()), float(times_s[f])) for f in shown),
+        questions=tuple(questions),
     )
 
 
-def _row(question: SceneQuestion) -> str:
-    text = html.escape(question.text).replace("\n", "<br>")
-    for n, option in enumerate(question.options):
-        letter = chr(ord("A") + n)
-        shown = html.escape(f"{letter}. {option}")
-        text += f"<br>{'<b class=a>' + shown + '</b>' if letter == question.truth else shown}"
-    answer = question.truth if not question.options else f"{question.truth} ({question.truth_text})"
-    return f"<tr><td class=t>{question.type.value}</td><td>{text}</td><td><b>{html.escape(answer)}</b></td></tr>"
-
-
-def plan_svg(scene: SceneAnnotation, track_m: np.ndarray, frames: Sequence[int]) -> str:
-    """The plan from above, y up: outlines, boxes with names, the walk float64 [T, 2], and where frames were taken."""
+def draw_plan(scene: SceneAnnotation, track_m: np.ndarray, frames: Sequence[int]) -> PlanDrawing:
+    """The plan of a scene whose frames are known, with the camera's walk float64 [T, 2] and the views of ``frames``."""
     corners = np.concatenate([room.polygon_m for room in scene.rooms])
-    low, high = corners.min(0) - 0.3, corners.max(0) + 0.3
-    width, height = high - low
+    low, high = corners.min(0) - _MARGIN_M, corners.max(0) + _MARGIN_M
+    width, height = (float(side) for side in high - low)
     font = max(width, height) * 0.021
 
-    def points(values: np.ndarray) -> str:
-        return " ".join(f"{x - low[0]:.3f},{high[1] - y:.3f}" for x, y in values)
+    def on_plan(points_m: np.ndarray) -> np.ndarray:
+        return np.stack([points_m[..., 0] - low[0], high[1] - points_m[..., 1]], -1)
 
-    seen, clear, line = scene.visibility, Evidence(scene, Limits()).clear, 0.15 * font
-    parts = [
-        f"<polygon points='{points(room.polygon_m)}' fill='#8881' stroke='currentColor' stroke-width='{3 * line:.3f}'/>"
-        for room in scene.rooms
-    ]
-    tall_first = sorted(range(len(scene.objects)), key=lambda n: scene.objects[n].box.centre_m[2])
-    for n in tall_first:
-        thing = scene.objects[n]
-        hidden = thing.id not in clear
-        dash = " stroke-dasharray='.08 .06'" if hidden else ""
-        parts.append(
-            f"<polygon points='{points(thing.box.footprint())}' fill='{_color(thing.label)}' fill-opacity='.75' "
-            f"stroke='currentColor' stroke-width='{line:.3f}'{dash}><title>{thing.label}</title></polygon>"
-        )
-    parts.append(
-        f"<polyline points='{points(track_m[::4])}' fill='none' stroke='#d0342c' stroke-width='{1.4 * line:.3f}' "
-        "stroke-opacity='.65'/>"
+    def drawn(points_m: np.ndarray) -> str:
+        return " ".join(f"{x:.3f},{y:.3f}" for x, y in on_plan(points_m))
+
+    clear = Evidence(scene, Limits()).clear
+    return PlanDrawing(
+        width_m=width,
+        height_m=height,
+        font_m=font,
+        line_m=0.15 * font,
+        outlines=tuple(drawn(room.polygon_m) for room in scene.rooms),
+        things=tuple(
+            DrawnThing(thing.label, drawn(thing.box.footprint()), _color(thing.label), thing.id in clear)
+            for thing in sorted(scene.objects, key=lambda thing: float(thing.box.centre_m[2]))  # high ones on top
+        ),
+        walk=drawn(track_m[::4]),
+        names=_names(scene, on_plan, font),
+        views=_views(scene, frames, on_plan, drawn, 2.2 * font),
     )
-    taken: list[tuple[float, float]] = []
-    for n in sorted(range(len(scene.objects)), key=lambda i: -float(scene.objects[i].box.size_m[:2].max())):
-        x, y = scene.objects[n].box.centre_m[0] - low[0], high[1] - scene.objects[n].box.centre_m[1]
-        while any(abs(x - a) < 5.2 * font and abs(y - b) < font for a, b in taken):
-            y += font
-        taken.append((x, y))
-        parts.append(
-            f"<text x='{x:.2f}' y='{y + font / 3:.2f}' font-size='{font:.3f}' text-anchor='middle'>"
-            f"{scene.objects[n].label}</text>"
-        )
-    if seen is not None:
-        for number, f in enumerate(frames, 1):
-            eye, ahead = seen.scene_from_cam[f, :2, 3], seen.scene_from_cam[f, :2, 2]
-            tip = eye + 2.2 * font * ahead / max(float(np.hypot(*ahead)), 1e-6)
-            parts.append(
-                f"<polyline points='{points(np.stack([eye, tip]))}' stroke='#d0342c' stroke-width='{2.5 * line:.3f}'/>"
-            )
-            parts.append(
-                f"<circle cx='{eye[0] - low[0]:.2f}' cy='{high[1] - eye[1]:.2f}' r='{0.75 * font:.3f}' fill='#d0342c'/>"
-                f"<text x='{eye[0] - low[0]:.2f}' y='{high[1] - eye[1] + font / 3:.2f}' font-size='{font:.3f}' "
-                f"text-anchor='middle' style='fill:#fff'>{number}</text>"
-            )
-    return f"<svg viewBox='0 0 {width:.2f} {height:.2f}' role='img' aria-label='plan'>{''.join(parts)}</svg>"
+
+
+def _names(scene: SceneAnnotation, on_plan: Callable[[np.ndarray], np.ndarray], font_m: float) -> tuple[DrawnName, ...]:
+    """Names at the centres of the things, those of large things first, moved down until no two overlap."""
+    names: list[DrawnName] = []
+    for thing in sorted(scene.objects, key=lambda thing: -float(thing.box.size_m[:2].max())):
+        x, y = on_plan(thing.box.centre_m)
+        while any(abs(x - name.x) < 5.2 * font_m and abs(y - name.y) < font_m for name in names):
+            y += font_m
+        names.append(DrawnName(thing.label, float(x), float(y)))
+    return tuple(names)
+
+
+def _views(
+    scene: SceneAnnotation,
+    frames: Sequence[int],
+    on_plan: Callable[[np.ndarray], np.ndarray],
+    drawn: Callable[[np.ndarray], str],
+    length_m: float,
+) -> tuple[DrawnView, ...]:
+    if scene.visibility is None:
+        return ()
+    views = []
+    for pose in scene.visibility.scene_from_cam[list(frames)]:
+        eye, ahead = pose[:2, 3], pose[:2, 2]
+        tip = eye + length_m * ahead / max(float(np.hypot(*ahead)), 1e-6)
+        x, y = on_plan(eye)
+        views.append(DrawnView(float(x), float(y), drawn(np.stack([eye, tip]))))
+    return tuple(views)
 
 
 def _color(label: str) -> str:

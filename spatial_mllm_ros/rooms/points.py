@@ -1,4 +1,4 @@
-"""The true points of a clip, in the frame of its first camera, as VGGT gives its own."""
+"""The exact points of a clip's pixels and patches, in the frame of the first camera (as VGGT's) or of each camera."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from spatial_mllm_ros.geometry.unprojection import to_scene, unproject_depth
 
 
 def points_in_first_camera(depth_m: torch.Tensor, scene_from_cam: np.ndarray, intrinsics: Intrinsics) -> torch.Tensor:
-    """The point of every pixel, float32 [S, H, W, 3], metres, in the first frame's camera; NaN where there is none.
+    """The point of every pixel, float32 [S, H, W, 3], metres, in the first frame's camera; NaN if it is unknown.
 
     Args:
-        depth_m: float32 [S, H, W]; what is not finite and above 0 is not known.
+        depth_m: float32 [S, H, W]; unknown unless it is finite and above 0.
         scene_from_cam: float64 [S, 4, 4].
-        intrinsics: of all frames.
+        intrinsics: camera of all frames.
     """
     first_from_scene = inverse_pose(scene_from_cam[0])
     frames = []
@@ -28,11 +28,11 @@ def points_in_first_camera(depth_m: torch.Tensor, scene_from_cam: np.ndarray, in
 
 
 def points_in_camera(depth_m: torch.Tensor, intrinsics: Intrinsics) -> torch.Tensor:
-    """The point of every pixel, float32 [S, H, W, 3], metres, in its own frame's camera; NaN where there is none.
+    """The point of every pixel, float32 [S, H, W, 3], metres, in its own frame's camera; NaN if it is unknown.
 
     Args:
-        depth_m: float32 [S, H, W]; what is not finite and above 0 is not known.
-        intrinsics: of all frames.
+        depth_m: float32 [S, H, W]; unknown unless it is finite and above 0.
+        intrinsics: camera of all frames.
     """
     known = depth_m.isfinite() & (depth_m > 0)
     points = torch.from_numpy(np.stack([unproject_depth(depth, intrinsics, 1) for depth in depth_m.cpu().numpy()]))
@@ -49,5 +49,5 @@ def blocks_of(values: torch.Tensor, frames: int, side_px: int) -> torch.Tensor:
 
 
 def patch_points(points: torch.Tensor, patch_px: int) -> torch.Tensor:
-    """Mean point of each patch, float32 [S, h * w, 3], of points [S, H, W, 3]; NaN where none of them is known."""
+    """Mean point of each patch, float32 [S, h * w, 3], of points [S, H, W, 3]; NaN if none of them is known."""
     return blocks_of(points, 1, patch_px).nanmean(1).view(len(points), -1, 3)

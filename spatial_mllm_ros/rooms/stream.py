@@ -1,4 +1,4 @@
-"""Training straight from the generator: an endless, repeatable stream of clips with their questions."""
+"""An endless, repeatable stream of clips with their questions, to train on without files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQ
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What a stream holds.
+    """What a stream consists of.
 
     Attributes:
-        worlds: per batch; every batch has new ones until the split is used up and begins again with other walks.
+        split: a name of ``SPLITS``.
+        worlds: worlds per batch. Every batch has new ones until all of the split have come; then they come again, with
+            other walks.
+        clip: how clips are taken.
         questions_per_type: most questions per world and type; 0: none (geometry training).
-        types: of questions.
-        first_batch: where the stream begins; a run that was interrupted after N batches goes on with ``first_batch=N``.
+        types: types of questions.
+        first_batch: number of the first batch; a run that was interrupted after N batches resumes with N.
     """
 
     split: str = "train"
@@ -46,17 +49,22 @@ class StreamConfig:
 
 @dataclass(frozen=True, eq=False)
 class RoomBatch:
-    """``clips`` of one batch and the questions about each of them."""
+    """The clips of a batch, and the questions about each of them."""
 
     number: int
     clips: list[Clip]
     questions: list[list[SceneQuestion]]
 
 
-class RoomStream(torch.utils.data.IterableDataset[RoomBatch]):
-    """Batches in order of their number; each follows from its number alone, so any of them can be made again.
+def first_batch_of(seed: int) -> int:
+    """The number of the batch at which a run with this seed begins, so that runs with other seeds see other rooms."""
+    return seed * 1_000_003
 
-    In a DataLoader (``batch_size=None``) worker k of n makes the batches k, k + n, ...; the loader hands them on in
+
+class RoomStream(torch.utils.data.IterableDataset[RoomBatch]):
+    """Batches in the order of their numbers. The number alone determines a batch, so it can be made again.
+
+    In a DataLoader (``batch_size=None``) worker k of n makes the batches k, k + n, ...; the loader returns them in
     order, so the number of workers changes nothing. On a GPU use no workers and ``device="cuda"``.
     """
 
@@ -72,7 +80,7 @@ class RoomStream(torch.utils.data.IterableDataset[RoomBatch]):
             number += workers
 
     def batch(self, number: int) -> RoomBatch:
-        """Batch ``number``; answers are balanced within it."""
+        """Makes batch ``number``; answers are balanced within the batch."""
         config = self._config
         first, last = SPLITS[config.split]
         per_pass = (last - first) // config.worlds

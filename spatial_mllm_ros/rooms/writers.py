@@ -1,4 +1,4 @@
-"""Rooms as files: ROS bags, RGB-D folders and videos, each with its scene file beside it."""
+"""Writes rooms as ROS bags, RGB-D folders and videos, each with a scene file beside it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FORMATS = ("mcap", "sqlite3", "video", "rgbd")
 
 @dataclass(frozen=True)
 class RecordingConfig:
-    """How a recording of a room is taken; it begins with the walk and lasts ``frames / rate_hz`` seconds."""
+    """How a room is recorded: from the start of the walk, for ``frames / rate_hz`` seconds."""
 
     frames: int = 300
     rate_hz: float = 15.0
     width_px: int = 640
     height_px: int = 480
     realistic: bool = True
-    blur: bool = True  #: of a realistic camera in motion
+    blur: bool = True  #: motion blur, if the camera is realistic
 
     def clip(self) -> ClipConfig:
-        """The same as the configuration of a clip."""
+        """The configuration of the recording's clip."""
         if self.rate_hz <= 0:
             raise ConfigurationError(f"The rate is {self.rate_hz} Hz; it must be above 0.")
         sensor = CAMERAS[("realistic" if self.blur else "noisy") if self.realistic else "perfect"]
@@ -43,7 +43,7 @@ class RecordingConfig:
 
 
 def scene_path(recording: Path) -> Path:
-    """Where the scene file of a recording lies: beside it, ``NAME.scene.json``."""
+    """The path of a recording's scene file, ``NAME.scene.json`` beside it."""
     return recording.with_name(f"{recording.stem if recording.suffix == '.mp4' else recording.name}.scene.json")
 
 
@@ -54,8 +54,8 @@ def write_room(out_dir: Path, seed: int, form: str, config: RecordingConfig) -> 
         The path of the recording.
 
     Raises:
-        SourceError: it is there already, or cannot be written.
-        ConfigurationError: another format, or an impossible size.
+        SourceError: the recording exists or cannot be written.
+        ConfigurationError: an unknown format, or an impossible size.
     """
     if form not in FORMATS:
         raise ConfigurationError(f"The format {form!r} does not exist; use one of {', '.join(FORMATS)}.")

@@ -1,4 +1,4 @@
-"""Balanced choices among the questions of many scenes, so that guessing without looking gains nothing."""
+"""Chooses questions of many scenes with balanced answers, so that guessing gains nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQ
 
 
 class AnswerBalancer:
-    """Chooses scene by scene, so that within each type all answers, and all letters, come equally often.
+    """Chooses questions scene by scene, so that within each type all answers and all letters come equally often.
 
-    It remembers what it chose: keep one for a whole data set, or one per process of a training run. Of the candidates
-    of a type it takes the one whose answer (then: whose answer for this class, then: whose class) has been rarest, and
-    none whose answer has come more than ``slack`` times as often as the average one. So rare answers are never
-    crowded out by frequent ones; a type may have fewer questions for it.
+    The balancer remembers its choices: use one for a whole data set, or one per process of a training run. Of the
+    candidates of a type it takes the one whose answer has been rarest so far (of equal ones: whose answer for this
+    class, then whose class), and none whose answer has come more than ``slack`` times as often as the average answer.
+    So frequent answers do not crowd out rare ones, but a type may have fewer questions.
     """
 
     def __init__(self, *, slack: float = 1.25, seed: int = 0) -> None:
@@ -79,12 +79,12 @@ class AnswerBalancer:
 
 
 def _detail(question: SceneQuestion) -> tuple[str, ...]:
-    """What a guesser could link an answer with: the class that is asked about, or that is the right option."""
+    """What could be correlated with the answer: the class that is asked about, or the class of the right option."""
     return () if question.type is QuestionType.DISTANCE else question.labels[-1:]
 
 
 def balance_table(questions: Iterable[SceneQuestion]) -> dict[str, dict[str, int]]:
-    """How often each answer bin and each letter comes, per type."""
+    """How often each bin of answers and each letter comes, per type."""
     table: dict[str, Counter[str]] = defaultdict(Counter)
     for question in questions:
         table[question.type.value][question.bin] += 1

@@ -1,7 +1,7 @@
-"""All questions that a scene can answer without doubt: one function per type, each from the scene format alone.
+"""All questions that a scene answers without ambiguity: one function per type, from the scene annotation alone.
 
-A candidate that could be answered in two ways is left out: things of which there are several, that were hardly seen,
-that are nearly as close as another, that lie near the border between two directions.
+Ambiguous candidates are left out: about things of which there are several, that were hardly seen, that are nearly as
+close as another, or that lie near the border between two directions.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from spatial_mllm_ros.scene_questions.directions import quadrant, side_of, side_or_back, turn_angle_deg
 from spatial_mllm_ros.scene_questions.evidence import Evidence, Limits
-from spatial_mllm_ros.scene_questions.plan_geometry import quadrant, side_of, side_or_back, turn_angle_deg
 from spatial_mllm_ros.scene_questions.routes import route_candidates
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation, SceneObject
 from spatial_mllm_ros.scene_questions.scene_question import WORDING, QuestionType, SceneQuestion
@@ -27,7 +27,7 @@ BINS: dict[QuestionType, tuple[float, ...]] = {
     QuestionType.ROOM: (14, 20, 28, 38, 50, 66),
 }
 _Maker = Callable[[Evidence, np.random.Generator], Iterator[SceneQuestion]]
-_TRIES = 12  # times per_type: how many random choices are looked at before a type is given up
+_TRIES = 12  # times per_type: random choices that are tried for a type
 
 
 def candidate_questions(
@@ -41,7 +41,7 @@ def candidate_questions(
     """Clear questions about a scene, at most ``limits.per_type`` of each type, in an order that the seed decides.
 
     Args:
-        vocabulary: classes that a scene may have; those that this one has not are asked for as not there.
+        vocabulary: classes that a scene may have; questions about presence also ask about those that it does not have.
 
     Returns:
         Questions with the options in random order. A type for which the scene has no clear instance is absent.
@@ -122,7 +122,7 @@ def _distances(evidence: Evidence, rng: np.random.Generator) -> Iterator[SceneQu
     for i in rng.permutation(len(pairs)):
         a, b = pairs[i] if rng.random() < 0.5 else pairs[i][::-1]
         distance = evidence.distance_m(a, b)
-        if distance >= 0.25:  # closer things touch or nearly do; their relative error means nothing
+        if distance >= 0.25:  # closer things touch or nearly do, and a relative error of their distance means nothing
             yield _number(evidence, QuestionType.DISTANCE, distance, f"{distance:.1f}", (a, b), a=a.label, b=b.label)
 
 
@@ -183,7 +183,7 @@ def _directions(kind: QuestionType, name: Callable[[float], str], names: tuple[s
             angle = turn_angle_deg(at, facing, to)
             if min(abs(abs(angle) - border) for border in borders) < limits.angle_margin_deg:
                 continue
-            # The whole of C must lie where its middle does, and must not reach around the person.
+            # All corners of C must lie in the same direction as its centre.
             spread = [turn_angle_deg(at, facing, corner) for corner in c.box.footprint()]
             if any(name(angle) != name(other) for other in spread):
                 continue
@@ -232,10 +232,10 @@ def _orders(evidence: Evidence, rng: np.random.Generator) -> Iterator[SceneQuest
     for _ in range(_TRIES * evidence.limits.per_type):
         chosen = [labels[i] for i in rng.choice(len(labels), 4, replace=False)]
         order = sorted(chosen, key=lambda label: first[label])
-        # One is seen well before any trace of the next.
+        # Each must be seen well before anything of the next one is seen.
         if any(first[before][1] >= first[after][0] for before, after in itertools.pairwise(order)):
             continue
-        # Wrong orders are drawn without regard to the right one: else it would be the one most like the others.
+        # Wrong orders are drawn independently of the right one; otherwise the right one would be the most typical.
         wrong: list[str] = []
         while len(wrong) < 3:
             other = ", ".join(order[i] for i in rng.permutation(4))

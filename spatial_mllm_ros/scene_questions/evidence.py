@@ -1,4 +1,4 @@
-"""What the frames of a scene show well enough to be asked about."""
+"""Evidence: what the frames of a scene show well enough for questions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ class Limits:
     """When a question is clear enough to be asked.
 
     Attributes:
-        image_share: of the image's pixels that must show a thing in one frame for it to count as seen.
-        object_share: of the pixels that the whole thing would cover.
-        distance_margin: by how much the closest of several things must be closer than the next, of the next's distance,
-        distance_margin_m: and in metres.
-        angle_margin_deg: how far a direction must be from where its name changes.
-        apart_m: how far apart on the plan the things of a direction question must be.
+        image_share: share of the image's pixels that must show a thing in one frame for it to count as seen.
+        object_share: share of the thing's own pixels that must be visible in that frame.
+        distance_margin: least difference between the distances of the closest thing and of the next one, as a share of
+            the next one's.
+        distance_margin_m: least difference between these distances in metres.
+        angle_margin_deg: least difference between a direction and the border at which its name changes.
+        apart_m: least distance on the plan between the things of a direction question.
         way_margin_m: half the width of the robot on a route.
         per_type: most candidates of a type per scene.
     """
@@ -45,12 +46,12 @@ class Limits:
 
 
 class Evidence:
-    """A scene with what can be asked about: which things were seen, which are the only ones of their class.
+    """A scene with what questions need to know: which things were seen, and which are the only ones of their class.
 
     Attributes:
         by_label: objects of each class, seen or not.
-        clear: ids of the things that were seen well (all, where the scene has no frames).
-        unique: seen things that are the only ones of their class.
+        clear: ids of the things that were seen well (all things, if the scene has no frames).
+        unique: things that were seen well and are the only ones of their class.
         distances_m: float64 [N, N] between the closest points of the objects' boxes.
     """
 
@@ -81,7 +82,7 @@ class Evidence:
         return all(thing.id in self.clear for thing in self.by_label[label])
 
     def appearances(self) -> dict[str, tuple[int, int]]:
-        """Per class the first frame that shows a trace of it, and the first that shows it well; none without frames."""
+        """Per class the first frame that shows anything of it, and the first that shows it well; {} without frames."""
         seen = self.scene.visibility
         if seen is None:
             return {}
@@ -95,7 +96,7 @@ class Evidence:
         return found
 
     def all_rooms_visited(self) -> bool:
-        """Whether the camera was inside every room; True where the scene has no frames."""
+        """Whether the camera was inside every room; True if the scene has no frames."""
         seen = self.scene.visibility
         if seen is None:
             return True
@@ -103,11 +104,11 @@ class Evidence:
         return all(bool(room.contains(eyes).any()) for room in self.scene.rooms)
 
     def on_floor(self, thing: SceneObject) -> bool:
-        """Whether it reaches down to where a robot drives."""
+        """Whether a thing reaches down to the height of a robot."""
         return bool(thing.box.centre_m[2] - thing.box.size_m[2] / 2 < 0.3)
 
     def room_of(self, thing: SceneObject) -> int:
-        """Index of the room whose outline holds the centre of its box; -1: none."""
+        """Index of the room whose outline contains the centre of a thing's box; -1 if there is none."""
         for number, room in enumerate(self.scene.rooms):
             if room.contains(thing.box.centre_m[None, :2])[0]:
                 return number

@@ -1,4 +1,4 @@
-"""Routes from thing to thing by straight free ways, told as turns."""
+"""Routes from thing to thing along straight free ways, described by turns."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 
+from spatial_mllm_ros.scene_questions.directions import turn_angle_deg
 from spatial_mllm_ros.scene_questions.evidence import Evidence
-from spatial_mllm_ros.scene_questions.plan_geometry import (
-    segment_hits_rectangle,
-    segment_inside_polygon,
-    turn_angle_deg,
-)
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneObject
 
 TURNS = ("Turn Back", "Turn Left", "Turn Right")
@@ -21,9 +18,9 @@ TURNS = ("Turn Back", "Turn Left", "Turn Right")
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """From ``start`` over ``stops`` to the last of them; the robot faces ``facing`` at first.
+    """A route from ``start`` along ``stops``; the robot faces ``facing`` at the start.
 
-    ``turns``: one for each stop; the first is None where the robot faces its first stop already.
+    ``turns`` has one turn for each stop; the first is None if the robot faces its first stop at the start.
     """
 
     start: SceneObject
@@ -48,7 +45,7 @@ class Route:
         )
 
     def wrong_answers(self, rng: np.random.Generator) -> list[str]:
-        """Two others for one turn, three for more; drawn without regard to the right one."""
+        """Two other answers for one turn, three for more, drawn independently of the right answer."""
         count = sum(turn is not None for turn in self.turns)
         others = [", ".join(turns) for turns in itertools.product(TURNS, repeat=count)]
         others.remove(self.answer)
@@ -56,9 +53,9 @@ class Route:
 
 
 def turn_name(angle_deg: float, margin_deg: float) -> str | None:
-    """The turn to tell for an angle (left positive); None where it is neither clearly a side nor clearly back.
+    """The name of the turn by an angle (left positive); None if it is neither clearly to a side nor clearly back.
 
-    Sides reach from 45 to 135 degrees, back from 135 on; below 45 the robot would go on ahead.
+    Turns to a side are those of 45 to 135 degrees, turns back those of more. A turn of less than 45 has no name.
     """
     size = abs(angle_deg)
     if size >= 135.0 + margin_deg:
@@ -74,13 +71,7 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
     things = [thing for thing in evidence.unique if evidence.on_floor(thing)]
     rooms = {thing.id: evidence.room_of(thing) for thing in things}
     things = [thing for thing in things if rooms[thing.id] >= 0]
-    free: dict[tuple[int, int], bool] = {}
-
-    def is_free(a: SceneObject, b: SceneObject) -> bool:
-        key = (min(a.id, b.id), max(a.id, b.id))
-        if key not in free:
-            free[key] = rooms[a.id] == rooms[b.id] and _free_way(evidence, a, b, rooms[a.id], limits.way_margin_m)
-        return free[key]
+    ways = _Ways(evidence)
 
     for _ in range(tries):
         legs = int(rng.integers(1, 3))
@@ -94,13 +85,13 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
         if rooms[start.id] != rooms[facing.id]:
             continue
         path = (start, *stops)
-        if not all(is_free(a, b) for a, b in itertools.pairwise(path)):
+        if not all(rooms[a.id] == rooms[b.id] and ways.free(a, b, rooms[a.id]) for a, b in itertools.pairwise(path)):
             continue
         points = [thing.box.centre_m[:2] for thing in path]
         ahead = facing.box.centre_m[:2]
         turns: list[str | None] = []
         for n in range(len(stops)):
-            # Having come along a leg, the robot faces on along it.
+            # At the end of a leg, the robot faces in the direction of the leg.
             front = ahead if n == 0 else 2 * points[n] - points[n - 1]
             angle = turn_angle_deg(points[n], front, points[n + 1])
             turns.append(turn_name(angle, limits.angle_margin_deg))
@@ -114,14 +105,28 @@ def route_candidates(evidence: Evidence, rng: np.random.Generator, tries: int) -
             yield Route(start, facing, stops, tuple(turns))
 
 
-def _free_way(evidence: Evidence, a: SceneObject, b: SceneObject, room: int, margin_m: float) -> bool:
-    start, end = a.box.centre_m[:2], b.box.centre_m[:2]
-    if np.hypot(*(end - start)) < evidence.limits.apart_m:
-        return False
-    if not segment_inside_polygon(start, end, evidence.scene.rooms[room].polygon_m):
-        return False
-    return not any(
-        segment_hits_rectangle(start, end, other.box.footprint(), margin_m)
-        for other in evidence.scene.objects
-        if other.id not in (a.id, b.id) and evidence.on_floor(other)
-    )
+class _Ways:
+    """Which straight ways between two things a robot can drive: long enough, within the room, past everything else."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        limits, things = evidence.limits, evidence.scene.objects
+        low = [thing for thing in things if evidence.on_floor(thing)]
+        footprints = shapely.polygons(np.array([thing.box.footprint() for thing in low]).reshape(-1, 4, 2))
+        self._obstacles = shapely.buffer(footprints, limits.way_margin_m, join_style="mitre")
+        self._ids = np.array([thing.id for thing in low])
+        self._rooms, self._apart_m = evidence.scene.rooms, limits.apart_m
+        self._known: dict[frozenset[int], bool] = {}
+
+    def free(self, a: SceneObject, b: SceneObject, room: int) -> bool:
+        """Whether the way between two things on the floor of a room is free."""
+        key = frozenset((a.id, b.id))
+        if key not in self._known:
+            self._known[key] = self._free(a, b, room)
+        return self._known[key]
+
+    def _free(self, a: SceneObject, b: SceneObject, room: int) -> bool:
+        way = shapely.LineString([a.box.centre_m[:2], b.box.centre_m[:2]])
+        if way.length < self._apart_m or not self._rooms[room].outline.covers(way):
+            return False
+        others = (self._ids != a.id) & (self._ids != b.id)
+        return not (shapely.intersects(self._obstacles, way) & others).any()

@@ -1,9 +1,10 @@
-"""ScanNet-style scenes (arXiv 1702.04405): a labelled, aligned mesh becomes a scene annotation.
+"""ScanNet scans (arXiv 1702.04405) as scene annotations: the builder then asks about them as about generated rooms.
 
-A scene's folder holds ``ID.aggregation.json`` (or ``ID_vh_clean.aggregation.json``), ``ID_vh_clean_2*.segs.json``,
+A scan's folder holds ``ID.aggregation.json`` (or ``ID_vh_clean.aggregation.json``), ``ID_vh_clean_2*.segs.json``,
 ``ID_vh_clean_2.ply`` (binary or ASCII) and ``ID.txt`` with the line ``axisAlignment = 16 numbers``. Boxes are
-axis-aligned in the aligned frame, as in ScanNet's own detection benchmark. The room is the convex hull of what is
-labelled floor; for an L-shaped room that is too large.
+axis-aligned in the aligned frame, as in ScanNet's own detection benchmark. The room is the convex hull of the points
+that are labelled floor; for an L-shaped room that is too large. The scan's frames are not read, so the annotation has
+no visibility. No command reads scans yet: ``load_scannet_scene`` is used from Python.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.geometry.oriented_boxes import OrientedBox
@@ -67,29 +69,10 @@ def load_scannet_scene(folder: Path) -> SceneAnnotation:
             low, high = mine.min(0), mine.max(0)
             box = OrientedBox((low + high) / 2, np.maximum(high - low, _THINNEST_M), 0.0)
             objects.append(SceneObject(number + 1, label, box, 0))
-    outline = convex_hull((floor if len(floor) >= 3 else points)[:, :2])
-    rooms = (SceneRoom("room 1", outline),) if len(outline) >= 3 else ()
+    hull = shapely.convex_hull(shapely.MultiPoint((floor if len(floor) else points)[:, :2]))
+    outline = shapely.get_coordinates(shapely.orient_polygons(hull))[:-1]
+    rooms = (SceneRoom("room 1", outline),) if hull.area > 0 else ()
     return SceneAnnotation(name, tuple(objects), rooms, "scannet")
-
-
-def convex_hull(points: np.ndarray) -> np.ndarray:
-    """Corners of the convex hull of float64 [N, 2], counter-clockwise: float64 [K, 2] (monotone chain, Andrew 1979)."""
-    ordered = np.unique(points, axis=0)
-
-    def half(sequence: np.ndarray) -> list[np.ndarray]:
-        chain: list[np.ndarray] = []
-        for point in sequence:
-            while len(chain) >= 2:
-                (ax, ay), (bx, by) = chain[-1] - chain[-2], point - chain[-2]
-                if ax * by - ay * bx > 0:
-                    break
-                chain.pop()
-            chain.append(point)
-        return chain[:-1]
-
-    if len(ordered) < 3:
-        return ordered
-    return np.array(half(ordered) + half(ordered[::-1]))
 
 
 def _aligned(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:

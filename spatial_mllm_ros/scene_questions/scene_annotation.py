@@ -1,8 +1,8 @@
-"""What is known of a scene: objects with oriented boxes, rooms with outlines, and what each frame shows of them.
+"""Annotations of a scene: objects with oriented boxes, rooms with outlines, and what each frame shows of them.
 
-One format for generated rooms and for scanned scenes; questions are built from it alone. Frames of reference: the scene
-frame is metric with z up (REP-103). Cameras are never described in it but through ``scene_from_cam`` (optical axes: x
-right, y down, z forward), so the one border between the two conventions is that matrix.
+Generated rooms and scanned scenes have the same format, and questions are built from it alone. The scene frame is
+metric with z up (REP-103). Cameras have optical axes (x right, y down, z forward); ``scene_from_cam`` is the only place
+where the two conventions meet.
 
 File (JSON; every object, room and frame on a line of its own, so that a message can name the line)::
 
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from spatial_mllm_ros.errors import ConfigurationError, SourceError
 from spatial_mllm_ros.geometry.oriented_boxes import OrientedBox
@@ -32,7 +34,7 @@ VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    """One thing: ``id`` > 0 and unique, its class, its box in the scene frame, and the room it is in (-1: unknown)."""
+    """A thing: its ``id`` (above 0, unique), class, box in the scene frame, and index of its room (-1: unknown)."""
 
     id: int
     label: str
@@ -42,25 +44,24 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class SceneRoom:
-    """A room by the inner outline of its walls: float64 [K, 2], metres, counter-clockwise, without holes."""
+    """A thing: its ``id`` (above 0, unique), class, box in the scene frame, and index of its room (-1: none)."""
 
     name: str
     polygon_m: np.ndarray
 
+    @cached_property
+    def outline(self) -> shapely.Polygon:
+        """The outline as a shapely polygon."""
+        return shapely.Polygon(self.polygon_m)
+
     @property
     def area_m2(self) -> float:
         """Floor area."""
-        x, y = self.polygon_m[:, 0], self.polygon_m[:, 1]
-        return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+        return float(self.outline.area)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """Which of float64 [N, 2] points lie inside (crossing number): bool [N]."""
-        start, end = self.polygon_m, np.roll(self.polygon_m, -1, axis=0)
-        x, y = points[:, None, 0], points[:, None, 1]
-        crosses = (start[:, 1] > y) != (end[:, 1] > y)
-        rise = np.where(end[:, 1] == start[:, 1], 1.0, end[:, 1] - start[:, 1])
-        at = start[:, 0] + (y - start[:, 1]) / rise * (end[:, 0] - start[:, 0])
-        return (crosses & (x < at)).sum(-1) % 2 == 1
+        """Which of float64 [N, 2] points lie inside: bool [N]."""
+        return np.asarray(shapely.contains_xy(self.outline, points))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +69,11 @@ class Visibility:
     """What F frames show of the N objects, in the order of ``SceneAnnotation.objects``.
 
     Attributes:
-        stamps_ns: int64 [F], growing.
+        stamps_ns: int64 [F], in ascending order.
         scene_from_cam: float64 [F, 4, 4].
         pixels: int32 [F, N]: pixels of the image that show the object.
-        fraction: float32 [F, N]: about those pixels over the pixels that the whole thing would cover, 0..1; cut off
-            by the border of the image or hidden by other things makes it less.
+        fraction: float32 [F, N]: an estimate of these pixels divided by the pixels of the whole thing, 0..1; it is less
+            than 1 for a thing that the image's border cuts off or that other things hide.
         image_px: width and height.
     """
 
@@ -83,7 +84,7 @@ class Visibility:
     image_px: tuple[int, int]
 
     def of_frames(self, indices: np.ndarray) -> Visibility:
-        """The same of some of the frames, in stamp order."""
+        """What some of the frames show, in the order of their stamps."""
         chosen = np.sort(np.asarray(indices))
         return Visibility(
             self.stamps_ns[chosen],
@@ -96,7 +97,7 @@ class Visibility:
 
 @dataclass(frozen=True, eq=False)
 class SceneAnnotation:
-    """A scene; ``visibility`` is None where no frames belong to it (a scan), ``source`` says where it comes from."""
+    """A scene; ``visibility`` is None if it has no frames (a scan), ``source`` is the data set that it comes from."""
 
     name: str
     objects: tuple[SceneObject, ...]
@@ -117,7 +118,7 @@ class SceneAnnotation:
 
 
 def box_pixels(boxes: list[OrientedBox], scene_from_cam: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Pixels that each whole box would cover, also beyond the image's border.
+    """Pixels that each whole box would cover in an image without borders.
 
     The silhouette of a convex solid is half the sum of its faces' projected areas.
 
@@ -125,7 +126,7 @@ def box_pixels(boxes: list[OrientedBox], scene_from_cam: np.ndarray, k: np.ndarr
         scene_from_cam: float64 [F, 4, 4]. k: float64 [3, 3] or [F, 3, 3].
 
     Returns:
-        float64 [F, N]; infinite where a box reaches behind the camera.
+        float64 [F, N]; infinite for a box that reaches behind the camera.
     """
     if not boxes:
         return np.zeros((len(scene_from_cam), 0))
@@ -210,7 +211,7 @@ def read_scene(path: Path) -> SceneAnnotation:
 
 
 class _Reader:
-    """Turns parsed JSON into a scene, and knows at which line each entry stands."""
+    """Makes a scene from parsed JSON, and finds the line of an entry for messages."""
 
     def __init__(self, path: Path, text: str, content: object) -> None:
         self._path, self._text, self._content = path, text, content
@@ -237,7 +238,7 @@ class _Reader:
     def _each(self, name: str, make: Any) -> list[Any]:
         entries = self._content.get(name)  # type: ignore[attr-defined]
         if not isinstance(entries, list):
-            raise SourceError(f'{self._path}: the list "{name}" is missing; add it, empty if there is none.')
+            raise SourceError(f'{self._path}: the list "{name}" is missing; add it, with no entries if there are none.')
         made = []
         for index, entry in enumerate(entries):
             try:
@@ -251,7 +252,7 @@ class _Reader:
         return made
 
     def _line(self, name: str, index: int) -> int:
-        """The line at which entry ``index`` of the list ``name`` begins."""
+        """The number of the line at which entry ``index`` of the list ``name`` begins."""
         decoder, text = json.JSONDecoder(), self._text
         at = text.index("[", text.index(f'"{name}"')) + 1
         for remaining in range(index, -1, -1):

@@ -1,4 +1,4 @@
-"""Questions about a scene with their truth: the types of VSI-Bench (arXiv 2412.14171) in its wording, one of ours."""
+"""Questions about a scene with their answers: types and wording of VSI-Bench (arXiv 2412.14171), and one more type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spatial_mllm_ros.answering.question import Question
 
 
 class QuestionType(str, Enum):
-    """What is asked; the values are the benchmark's names but for ``PRESENCE``, which it does not have."""
+    """Types of questions; the values are the benchmark's names. ``PRESENCE`` is not a type of the benchmark."""
 
     COUNT = "object_counting"
     DISTANCE = "object_abs_distance"
@@ -27,7 +27,7 @@ class QuestionType(str, Enum):
 
     @property
     def is_number(self) -> bool:
-        """Scored by mean relative accuracy; the others by exact match."""
+        """Whether the answer is a number, scored by mean relative accuracy; other answers are scored by exact match."""
         return self in (QuestionType.COUNT, QuestionType.DISTANCE, QuestionType.SIZE, QuestionType.ROOM)
 
 
@@ -75,11 +75,14 @@ class SceneQuestion:
     """A question whose answer follows from the scene.
 
     Attributes:
-        options: choices without letters; empty where a number is asked for.
-        truth: the number as text, or the right option's letter.
-        bin: class of answers within the type, by which answers are balanced.
-        labels: what the question is about.
-        objects: ids that the truth was computed from.
+        scene: name of the scene.
+        type: what is asked.
+        text: the question.
+        options: choices without letters; empty if the answer is a number.
+        truth: the number as text, or the letter of the right option.
+        bin: class of answers within the type; answers are balanced over bins.
+        labels: classes that the question is about.
+        objects: ids of the objects that the answer was computed from.
     """
 
     scene: str
@@ -93,7 +96,7 @@ class SceneQuestion:
 
     @property
     def question(self) -> Question:
-        """As the answering session takes it."""
+        """The question in the form that the answering session takes."""
         return Question(self.text, self.options)
 
     @property

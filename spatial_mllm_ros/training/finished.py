@@ -1,4 +1,4 @@
-"""A finished run's weights as a checkpoint folder, in the layout of the folder that it started from."""
+"""Writes the weights of a finished run as a checkpoint folder, in the layout of the checkpoint that it started from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _LOG = logging.getLogger(__name__)
-#: Text files of the checkpoint it started from that go with the weights.
+#: Text files that are copied from the checkpoint that the run started from.
 _KEPT_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json"),
     *("chat_template.json", "chat_template.jinja", "special_tokens_map.json", "added_tokens.json"),
@@ -38,17 +38,17 @@ def save_finished(
     config_changes: Mapping[str, Any],
     replaced: tuple[str, ...] = (),
 ) -> Path:
-    """Writes the trained weights over those of ``source``; whatever was not trained stays as it is there.
+    """Writes a copy of ``source`` with the trained weights; what was not trained is as in ``source``.
 
     Args:
-        folder: appears whole or not at all; left alone where it exists.
+        folder: appears whole or not at all; not changed if it exists.
         model: the objective, as ``loop.train`` returns it.
-        place: what the names of parameters begin with in the objective, and with what in the model of ``source``;
-            parameters of the objective that begin otherwise are no part of the model.
+        place: the prefix of the model's parameters in the objective, and their prefix in the model of ``source``; other
+            parameters of the objective do not belong to the model.
         source: the checkpoint folder that the run started from.
         save_dtype: ``source``, or the dtype of every weight in the file.
-        config_changes: entries for config.json; None takes one out.
-        replaced: beginnings of the names, in the objective, of weights that were changed though not trained.
+        config_changes: entries for config.json; None removes an entry.
+        replaced: prefixes of the names, in the objective, of weights that were changed without being trained.
 
     Raises:
         CheckpointError: a weight does not fit ``source``, or the folder cannot be written.
@@ -69,7 +69,7 @@ def save_finished(
 
 
 def _merged(files: CheckpointFiles, trained: Mapping[str, torch.Tensor], save_dtype: str) -> dict[str, torch.Tensor]:
-    """All tensors of the source, those that were trained replaced."""
+    """All tensors of the source, with the trained ones replaced."""
     layout = layout_of(files.shapes)
     merged: dict[str, torch.Tensor] = {}
     used = set()

@@ -1,8 +1,8 @@
-"""The loop that every stage runs: accumulate, clip, step, write down, save, and go on exactly where a kill came.
+"""The loop that every stage runs: accumulate, clip, step, log, save, and resume exactly where the run was stopped.
 
-Three things make the resumed run the same run, bit by bit on one machine: the data of a step, its learning rates and
-its random numbers are functions of the step's number and the seed; only weights and optimiser have a past, and these
-are what a state holds.
+A resumed run gives the same weights as an uninterrupted one, bit by bit on one machine: the data of a step, its
+learning rates and its random numbers are functions of the step's number and the seed, and a saved state holds the
+weights and the optimiser, which are all that depends on earlier steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _SKIPPED_IN_A_ROW = 10
 _STATE_FILE = "state.pt"
-#: In a run's folder: ends the run after the step in work.
+#: A file of this name in the run's folder ends the run after the current step.
 STOP_FILE = "stop"
 
 
@@ -41,8 +41,8 @@ class Stage(Protocol):
 
     Attributes:
         name: for the picture and the progress bar.
-        objective: a module whose call on a batch gives named sums over it: ``loss``, which is minimised, and others to
-            be written down.
+        objective: a module that returns named sums over a batch: ``loss``, which is minimised, and others for the log.
+        sha256: what the data are, name -> hash.
     """
 
     name: str
@@ -52,29 +52,34 @@ class Stage(Protocol):
         """See the class."""
         ...
 
+    @property
+    def sha256(self) -> Mapping[str, str]:
+        """See the class."""
+        ...
+
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """The optimiser's parameter groups, see ``optimiser.parameter_groups``."""
         ...
 
     def batches(self, step: int, rank: int, ranks: int) -> Sequence[Any]:
-        """The process's ``accumulate`` batches of optimiser step ``step``: the same ones whenever it is asked."""
+        """The process's ``accumulate`` batches of optimiser step ``step``: always the same ones."""
         ...
 
     def weight(self, batch: Any) -> float:
-        """How much a batch counts: the sums over all batches of a step are divided by the sum of their weights."""
+        """The batch's weight: the sums over all batches of a step are divided by the sum of their weights."""
         ...
 
     def notes(self) -> Mapping[str, Any]:
-        """What is to be written down beside the losses."""
+        """What is logged beside the losses."""
         ...
 
     def after_step(self, step: int, total: int, model: nn.Module, accelerator: Accelerator) -> Mapping[str, Any]:
-        """Measurements after ``step`` steps, for the same row; {} where none are due."""
+        """Measurements after ``step`` steps, for the same row of the log; {} if none are due."""
         ...
 
 
 def open_accelerator(run: RunConfig) -> Accelerator:
-    """The processes, devices and precision of a run, as its options and the launcher say.
+    """The processes, devices and precision of a run, as its options and the launcher set them.
 
     Raises:
         ConfigurationError: accelerate is not installed, or CUDA is asked for and absent.
@@ -111,13 +116,13 @@ def train(
     folder: RunFolder | None,
     accelerator: Accelerator,
 ) -> nn.Module:
-    """Trains to ``total`` optimiser steps, from the newest state where the run is resumed.
+    """Trains to ``total`` optimiser steps, from the newest state if the run is resumed.
 
-    A file named ``stop`` in the run's folder ends it after the step in work, with a state; the caller then finishes the
-    checkpoint as it is. Without the file the run can be resumed.
+    A file named ``stop`` in the run's folder ends the run after the current step, and a state is saved; the caller then
+    writes the checkpoint as it is. When the file is removed, the run can be resumed.
 
     Args:
-        folder: where it is written down; None in the processes beside the first, which write nothing.
+        folder: the run's folder; None in all processes but the first, which write nothing.
 
     Returns:
         the objective as accelerate wrapped it.
@@ -254,7 +259,7 @@ def _save(
 
 
 def _resume(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], out: Path, accelerator: Accelerator) -> int:
-    """Loads the newest state under ``out`` where there is one; returns how many steps it has behind it."""
+    """Loads the newest state under ``out`` if there is one; returns after how many steps it was saved."""
     states = states_of(out)
     if not states:
         return 0
@@ -271,12 +276,12 @@ def _resume(model: nn.Module, optimisers: Sequence[torch.optim.Optimizer], out: 
             own[name].copy_(value)
     for optimiser, past in zip(optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(past)
-    _LOG.info("Going on after step %d.", state["step"])
+    _LOG.info("Resuming after step %d.", state["step"])
     return int(state["step"])
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name -> parameter of everything that asks for gradients."""
+    """Name -> parameter of everything that requires gradients."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

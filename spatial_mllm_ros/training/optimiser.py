@@ -1,4 +1,4 @@
-"""Optimisers over named groups, and the rate as a plain function of the step: nothing of it needs to be stored."""
+"""Optimisers over named groups, and the learning rate as a function of the step: no schedule has to be saved."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import nn
 from spatial_mllm_ros.training.config import OptimiserConfig
 
 _NO_DECAY = ("_token", "_tokens", "pos_embed", "embed_pose.weight")
-# Not for Muon: matrices at the ends of a network, whose rows are single words, names or numbers that it would make
-# equally loud, and the connector's, which are wide and see few tokens: they would cost more than the rest of a step.
+# Not for Muon: matrices at the ends of a network, whose rows stand for single words, names or numbers and would all get
+# updates of the same size; and the connector's matrices, which are wide and see few tokens, so that Muon's step for
+# them would take longer than the rest of a training step.
 _NOT_HIDDEN = ("embed_tokens.", "lm_head.", "token_head.", "mention_head.", "pose_branch.fc2.", "connector.")
 
 
 def rate_factor(step: int, total: int, config: OptimiserConfig) -> float:
-    """Learning rate of optimiser step ``step`` (from 0) of ``total``, over its peak: linear warm-up, then a cosine."""
+    """Learning rate of step ``step`` (from 0) of ``total``, divided by its peak: linear warm-up, then a cosine."""
     warm_up = math.ceil(config.warm_up * total)
     if step < warm_up:
         return (step + 1) / warm_up
@@ -31,7 +32,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Optimiser groups of (part, name, parameter): one per part, decay and kind, with the peak rate as ``peak_lr``.
 
-    Norms, biases and learned tokens are not decayed; ``hidden`` says of a group that it holds matrices between layers.
+    Norms, biases and learned tokens have no weight decay. ``hidden`` is true for groups of matrices between layers.
     """
     groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
     for part, name, parameter in named:
@@ -53,7 +54,7 @@ def parameter_groups(
 
 
 def make_optimisers(groups: list[dict[str, Any]], config: OptimiserConfig) -> list[torch.optim.Optimizer]:
-    """What steps ``parameter_groups``: AdamW alone, or with Muon where ``config.matrices`` says so."""
+    """The optimisers of ``parameter_groups``: AdamW alone, or Muon and AdamW, as ``config.matrices`` says."""
     muon = config.matrices == "muon"
     hidden = [group for group in groups if muon and group["hidden"]]
     others = [group for group in groups if not (muon and group["hidden"])]

@@ -18,14 +18,13 @@ import torch
 from spatial_mllm_ros.errors import SampleRejectedError, TrainingError
 from spatial_mllm_ros.provenance import machine, versions
 from spatial_mllm_ros.storage import is_temporary, remove_leftovers, whole_file, whole_folder, write_text
-from spatial_mllm_ros.training.config_cli import changed_options
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("accelerate", "deepspeed", "tokenizers")
 _DESCRIPTION = "run.json"
 _STATES = "states"
 _STATE_PREFIX = "step-"
-#: Options that may change when a run goes on: they say where and how it runs, not what comes out.
+#: Options that may change when a run is resumed: they decide where and how it runs, and not the weights.
 _MAY_CHANGE = frozenset(
     f"run.{name}" for name in ("out", "resume", "device", "threads", "save_every", "keep_states", "save_dtype")
 ) | {"data.workers", "loss.measure_every", "loss.measure_samples"}
@@ -37,7 +36,7 @@ class RunFolder:
     Args:
         path: the folder.
         description: becomes run.json: at least ``config`` (nested plain values) and ``data`` (hashes).
-        resume: go on with the run that is there; a folder without one is started.
+        resume: continue the run in the folder; in a folder without a run, start one.
 
     Raises:
         TrainingError: the folder holds a run already and ``resume`` is off, or holds another run.
@@ -70,17 +69,17 @@ class RunFolder:
             shutil.rmtree(old)
 
     def rewind(self, step: int) -> None:
-        """Drops the figures of steps after ``step``, which a resumed run is going to make again."""
+        """Removes the rows of steps after ``step``, which a resumed run repeats."""
         kept = [row for row in self.metrics() if row["step"] <= step]
         write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Adds the figures of one step (``step`` counts from 1)."""
+        """Adds the row of one step (``step`` counts from 1)."""
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All rows logged so far; a last line cut short by a kill is left out."""
+        """All rows logged so far; an incomplete last line, left by a killed process, is skipped."""
         rows: list[dict[str, Any]] = []
         if self._metrics.is_file():
             for line in self._metrics.read_text(encoding="utf-8").splitlines():
@@ -92,11 +91,11 @@ class RunFolder:
 
     def _check_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(new))
-        changed = [name for name in changed_options(old["config"], wanted["config"]) if name not in _MAY_CHANGE]
+        changed = [name for name in _changed_options(old["config"], wanted["config"]) if name not in _MAY_CHANGE]
         if changed:
             raise TrainingError(
-                f"{self.path} holds a run with other values of {', '.join(changed)}; go on with the same options, or "
-                "choose another folder."
+                f"{self.path} holds a run with other values of {', '.join(changed)}; resume it with the same options, "
+                "or choose another folder."
             )
         differing = [name for name, digest in wanted["data"].items() if old["data"].get(name) != digest]
         if differing or len(old["data"]) != len(wanted["data"]):
@@ -107,13 +106,13 @@ class RunFolder:
 
 
 class BadSamples:
-    """Counts samples that were left out, and writes each once, with file, line, cause and a sentence.
+    """Counts samples that were left out, and writes each of them once, with file, line, cause and message.
 
     Several threads may report.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
         self._seen: set[tuple[str, int]] = set()
         self.counts: Counter[str] = Counter()
@@ -126,12 +125,12 @@ class BadSamples:
                 self._count(row["file"], row["line"], row["cause"])
 
     def report(self, file: Path, line: int, error: SampleRejectedError) -> None:
-        """Writes a sample down, unless it was before."""
+        """Writes a sample to the file, unless it is in there."""
         with self._lock:
             if not self._count(str(file), line, error.cause):
                 return
             row = {"file": str(file), "line": line, "cause": error.cause, "message": str(error)}
-            with self._path.open("a", encoding="utf-8") as out:
+            with self.path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
         if self.counts[error.cause] <= 3:
             _LOG.warning("%s, line %d is left out (%s): %s", file, line, error.cause, error)
@@ -150,13 +149,22 @@ class BadSamples:
 
 
 def refuse_a_run(path: Path, *, resume: bool) -> None:
-    """Refuses a folder that holds a run which is not to be resumed, before anything is written to it.
+    """Refuses a folder that holds a run, unless the run is to be resumed; call it before anything is written there.
 
     Raises:
-        TrainingError: it does.
+        TrainingError: the folder holds a run and ``resume`` is off.
     """
     if not resume and (path / _DESCRIPTION).is_file():
-        raise TrainingError(f"{path} holds a run already; add --run.resume to go on with it, or choose another folder.")
+        raise TrainingError(f"{path} holds a run already; add --run.resume to continue it, or choose another folder.")
+
+
+def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Names (``group.option``) of what differs between two configurations, as ``run.as_plain`` gives them."""
+    a, b = (
+        {f"{group}.{name}": value for group, options in plain.items() for name, value in options.items()}
+        for plain in (old, new)
+    )
+    return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
 
 
 def states_of(run: Path) -> list[Path]:
@@ -165,7 +173,7 @@ def states_of(run: Path) -> list[Path]:
 
 
 def step_of(state: Path) -> int:
-    """How many optimiser steps a state has behind it."""
+    """After how many optimiser steps a state was saved."""
     return int(state.name.removeprefix(_STATE_PREFIX))
 
 

@@ -29,7 +29,8 @@ def visit(world, walk, frames, start):
     poses = path.poses((np.arange(frames) + 0.5) / frames * path.duration_s)
     k = torch.tensor([[CAMERA.fx_px, CAMERA.fy_px, CAMERA.cx_px, CAMERA.cy_px]]).expand(frames, 4)
     out = render(pack_worlds([world]), torch.zeros(frames, dtype=torch.int64), torch.from_numpy(poses), k, (W, H))
-    rgb, depth, ids = out.rgb8().numpy(), out.depth_m.numpy(), out.instance.numpy()
+    rgb = (out.rgb * 255.0 + 0.5).clamp(0, 255).to(torch.uint8).numpy()
+    depth, ids = out.depth_m.numpy(), out.instance.numpy()
     made = [Frame(1 + (start + i) * PERIOD_NS, rgb[i], "camera", CAMERA, depth[i], poses[i]) for i in range(frames)]
     return made, {frame.stamp_ns: own for frame, own in zip(made, ids, strict=True)}
 

@@ -6,7 +6,7 @@ import pytest
 
 from spatial_mllm_ros.errors import SourceError
 from spatial_mllm_ros.scene_questions.builder import candidate_questions
-from spatial_mllm_ros.scene_questions.scannet import convex_hull, load_scannet_scene
+from spatial_mllm_ros.scene_questions.scannet import load_scannet_scene
 
 ANGLE = 0.5
 ALIGN = np.eye(4)
@@ -126,10 +126,13 @@ def test_segments_of_another_mesh_and_a_short_mesh_are_refused(tmp_path):
         load_scannet_scene(folder)
 
 
-def test_the_hull_of_points_holds_them_all_with_their_extremes():
-    points = np.random.default_rng(1).normal(size=(200, 2))
-    hull = convex_hull(points)
-    edges = np.roll(hull, -1, 0) - hull
-    side = edges[:, None, 0] * (points - hull[:, None])[..., 1] - edges[:, None, 1] * (points - hull[:, None])[..., 0]
-    assert (side >= -1e-12).all()
-    assert {tuple(p) for p in hull} <= {tuple(p) for p in points}
+def test_the_room_is_the_convex_hull_of_the_floor(tmp_path):
+    (room,) = load_scannet_scene(write_scan(tmp_path)).rooms
+    x, y = room.polygon_m.T
+    assert (x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 == pytest.approx(5 * 4, abs=1e-4)  # counter-clockwise
+    assert room.contains(np.array([[0.1, 0.1], [4.9, 3.9], [5.1, 2.0], [2.0, -0.1]])).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 
 from spatial_mllm_ros.cli import main
@@ -24,9 +25,16 @@ def test_a_new_model_can_be_trained_from_the_command_line(clips, tmp_path, capsy
     assert run["config"]["model"]["trained"] == ["connector"]
 
 
-def test_a_required_option_that_is_missing_and_a_folder_in_use_are_said_in_one_line(start, clips, tmp_path, capsys):
-    assert main(["train", "sft"]) == 1
-    assert "--model.checkpoint, --run.out must be given" in capsys.readouterr().err
+def test_a_required_option_that_is_missing_is_named(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "sft", "--data.frames", "2"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "--model.checkpoint" in said
+    assert "--run.out" in said
+
+
+def test_a_folder_that_holds_a_run_is_refused_in_one_line(start, clips, tmp_path, capsys):
     (tmp_path / "run.json").write_text("{}")
     words = ["train", "sft", "--model.checkpoint", str(start), "--data.files", str(clips / "train.jsonl")]
     assert main([*words, "--run.out", str(tmp_path), "--run.device", "cpu"]) == 1

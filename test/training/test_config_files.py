@@ -1,22 +1,19 @@
 """The files under config/ that training is started with say things that their readers understand."""
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
-from spatial_mllm_ros.training.config import SftConfig
-from spatial_mllm_ros.training.config_cli import add_options, config_from
+from spatial_mllm_ros.training.command_line import config_from
+from spatial_mllm_ros.training.sft.config import SftConfig
 
 CONFIG = Path(__file__).parents[2] / "config"
 
 
 def test_the_published_recipe_is_a_valid_configuration():
-    parser = argparse.ArgumentParser()
-    add_options(parser, SftConfig)
     words = ["--config", str(CONFIG / "sft_published.yaml"), "--model.checkpoint", "c", "--run.out", "o"]
-    found = config_from(parser.parse_args([*words, "--data.files", "d.jsonl"]), SftConfig)
+    found = config_from([*words, "--data.files", "d.jsonl"], SftConfig, prog="train sft")
     assert (found.rates.language, found.rates.connector, found.rates.merger) == (7e-6, 2e-5, 2e-5)
     assert (found.optimiser.weight_decay, found.optimiser.warm_up, found.run.accumulate) == (0.1, 0.03, 8)
     assert found.model.trained == ("connector", "merger", "language")

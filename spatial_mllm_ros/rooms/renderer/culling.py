@@ -1,8 +1,8 @@
-"""Which parts may show in which rectangle of which frame: portals between cells, then each part's outline.
+"""Culling: which parts may be visible in which rectangle of which frame.
 
-From inside a cell another cell is seen only through an opening, so its parts are looked for only in the opening's
-rectangle on the image (portal culling, Luebke and Georges 1995). A part is looked for in the rectangle around its eight
-projected corners, cut off at a plane just before the camera.
+From inside a cell, other cells are visible only through openings, so the renderer searches for their parts only in the
+opening's rectangle of the image (portal culling, Luebke and Georges 1995). It searches for a part in the rectangle
+around the part's eight projected corners, clipped at a near plane.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 
+from spatial_mllm_ros.rooms.renderer.intersection import NEAR_M
 from spatial_mllm_ros.rooms.renderer.packing import PackedWorlds
 from spatial_mllm_ros.rooms.world.parts import ROW_AXES, ROW_CELL, ROW_CENTRE, ROW_HALF
 
-NEAR_M = 0.04
 _EDGES = ((0, 1), (1, 3), (3, 2), (2, 0), (4, 5), (5, 7), (7, 6), (6, 4), (0, 4), (1, 5), (2, 6), (3, 7))
 
 
@@ -37,7 +37,12 @@ class Cameras:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """N pairs of a frame and a part that may show in it: frame, part int64 [N]; rect int64 [4, N] as u0, v0, u1, v1."""
+    """N pairs of a frame and a part that may be visible in it.
+
+    Attributes:
+        frame, part: int64 [N].
+        rect: int64 [4, N], the rectangle u0, v0, u1, v1 in which the part may be visible.
+    """
 
     frame: torch.Tensor
     part: torch.Tensor
@@ -53,7 +58,7 @@ def find_candidates(packed: PackedWorlds, cameras: Cameras, view: torch.Tensor) 
     start = torch.cumsum(count, 0) - count
     part = torch.arange(len(frame), device=count.device) - start[frame] + first[frame]
     view_of = packed.table[ROW_CELL].long()[part] - packed.first_cell[cameras.world][frame] + frame * cell
-    # A cheap test first: the cell shows at all, and the part's sphere reaches before the camera and into its view.
+    # A cheap test first: the cell is visible, and the part's sphere is in front of the camera and within its view.
     rows = packed.table.index_select(1, part)
     centre = rows[ROW_CENTRE : ROW_CENTRE + 3] - cameras.eye_m.T[:, frame]
     radius = rows[ROW_HALF : ROW_HALF + 3].norm(dim=0)
@@ -84,9 +89,9 @@ def find_candidates(packed: PackedWorlds, cameras: Cameras, view: torch.Tensor) 
 
 
 def cell_views(packed: PackedWorlds, cameras: Cameras) -> torch.Tensor:
-    """In which rectangle of the image each cell of the frame's world may show: float32 [F, 4, G]; empty: not at all.
+    """In which rectangle of the image each cell of the frame's world may be visible: float32 [F, 4, G], some empty.
 
-    Its many small steps cost the same for one frame and for a thousand.
+    It consists of many small steps, which take as long for one frame as for a thousand.
     """
     cells = packed.cells_m[cameras.world]
     x, y = cameras.eye_m[:, None, 0], cameras.eye_m[:, None, 1]
@@ -116,7 +121,7 @@ def cell_views(packed: PackedWorlds, cameras: Cameras) -> torch.Tensor:
 
 
 def _portal_rects(packed: PackedWorlds, cameras: Cameras) -> torch.Tensor:
-    """The rectangle of each opening on the image: float32 [F, O, 4]; all of it for a camera in the opening."""
+    """The rectangle of each opening in the image: float32 [F, O, 4]; the whole image for a camera in the opening."""
     corners = packed.portal_m[cameras.world] - cameras.eye_m[:, None, None]
     count, openings = corners.shape[:2]
     in_cam = torch.einsum("foci,fij->cjfo", corners, cameras.rotation).reshape(4, 3, -1)
@@ -133,10 +138,10 @@ def _portal_rects(packed: PackedWorlds, cameras: Cameras) -> torch.Tensor:
 
 
 def _bounds(corners: torch.Tensor, k: torch.Tensor, edges: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    """Rectangle u0, v0, u1, v1 float32 [4, N] around projected corners float32 [C, 3, N], cut off at the near plane."""
+    """Rectangle u0, v0, u1, v1 float32 [4, N] around projected corners float32 [C, 3, N], clipped at the near plane."""
     x, y, z = corners[:, 0], corners[:, 1], corners[:, 2]
     before = z > NEAR_M
-    # A cut corner must not count; where an edge passes the near plane, the point of passage does instead.
+    # A corner behind the near plane does not count; the points where its edges cross the plane count instead.
     safe = torch.where(before, z, torch.ones_like(z))
     u, v = x / safe, y / safe
     big = 1e5

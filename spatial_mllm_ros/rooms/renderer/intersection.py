@@ -1,12 +1,13 @@
-"""Rays against unit shapes, for lists of (part, pixel) pairs. All rays have length 1 along the optical axis, so the
-ray parameter is the depth itself. Where a ray misses, the depth is infinite.
+"""Intersections of rays with unit shapes, for lists of (part, pixel) pairs.
+
+All rays have length 1 along the optical axis, so the ray parameter is the depth. The depth of a miss is infinite.
 """
 
 from __future__ import annotations
 
 import torch
 
-_NEAR = 0.04
+NEAR_M = 0.04  #: what is nearer to the camera is not seen
 _INF = float("inf")
 
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -21,7 +22,7 @@ def hit_box(o: Triple, d: Triple) -> torch.Tensor:
         reach = inverse.abs()
         near, far = -middle - reach, reach - middle
         enter, leave = torch.maximum(enter, near), torch.minimum(leave, far)
-    return torch.where((enter < leave) & (enter > _NEAR), enter, _INF)
+    return torch.where((enter < leave) & (enter > NEAR_M), enter, _INF)
 
 
 def hit_ellipsoid(o: Triple, d: Triple) -> torch.Tensor:
@@ -29,9 +30,9 @@ def hit_ellipsoid(o: Triple, d: Triple) -> torch.Tensor:
     a = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
     b = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
     c = o[0] * o[0] + o[1] * o[1] + o[2] * o[2] - 1.0
-    root = (b * b - a * c).sqrt()  # NaN where the ray misses, and NaN is never above the near plane
+    root = (b * b - a * c).sqrt()  # NaN for a miss, and NaN is never above the near plane
     enter = (-b - root) / a
-    return torch.where(enter > _NEAR, enter, _INF)
+    return torch.where(enter > NEAR_M, enter, _INF)
 
 
 def hit_frustum(o: Triple, d: Triple, taper: torch.Tensor) -> torch.Tensor:
@@ -58,7 +59,7 @@ def hit_frustum(o: Triple, d: Triple, taper: torch.Tensor) -> torch.Tensor:
     steep_out = torch.where(first & crosses, torch.minimum(bottom, low), bottom)
     steep = a < 0
     enter, leave = torch.where(steep, steep_in, across_in), torch.where(steep, steep_out, across_out)
-    hit = (enter < leave) & (enter > _NEAR) & (crosses | steep)
+    hit = (enter < leave) & (enter > NEAR_M) & (crosses | steep)
     return torch.where(hit, enter, _INF)
 
 

@@ -1,4 +1,4 @@
-"""Worlds as tensors: many of them side by side, so that one call renders frames of all."""
+"""Many worlds side by side in tensors, so that one call renders frames of all of them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FAR = 1e9
 
 @dataclass(frozen=True, eq=False)
 class PackedWorlds:
-    """W worlds on one device. Cells are numbered through; G is the most cells, O the most openings of any world.
+    """W worlds on one device; G is the largest number of cells, O the largest number of openings of a world.
 
     Attributes:
-        table: float32 [COLUMNS, P], parts of all worlds; ROW_CELL holds numbers of the pack.
+        table: float32 [COLUMNS, P], parts of all worlds; in ROW_CELL, cells are numbered over all worlds.
         shapes: int64 [P]. first_part, first_cell: int64 [W + 1].
-        cells_m: float32 [W, G, 4] rectangles; those that are not there lie far away.
+        cells_m: float32 [W, G, 4] rectangles; those of missing cells are far away.
         portal_m: float32 [W, O, 4, 3] corners of passable openings.
-        portal_cells: int64 [W, O, 2], cells within the world; [0, 0] where there is none.
+        portal_cells: int64 [W, O, 2], cells within the world; [0, 0] for missing openings.
         portal_plane: float32 [W, O, 4]: axis, position, span.
-        floor_m: float32 [C, 4] rectangles by number of the pack; shadows: float32 [C * S * S].
-        light: float32 [W, 2], ambient and sky. tones: float32, all texture tiles flat.
+        floor_m: float32 [C, 4] rectangles of the cells of all worlds; shadows: float32 [C * S * S].
+        light: float32 [W, 2], ambient and sky. tones: float32, all texture tiles, flattened.
     """
 
     table: torch.Tensor
@@ -44,13 +44,8 @@ class PackedWorlds:
     light: torch.Tensor
     tones: torch.Tensor
 
-    @property
-    def count(self) -> int:
-        """W."""
-        return len(self.first_part) - 1
-
     def to(self, device: str | torch.device) -> PackedWorlds:
-        """The same on another device."""
+        """The worlds on another device."""
         return PackedWorlds(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
@@ -58,7 +53,7 @@ def pack_worlds(worlds: Sequence[World]) -> PackedWorlds:
     """Puts worlds side by side, on the CPU.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: ``worlds`` is empty.
     """
     if not worlds:
         raise ConfigurationError("pack_worlds needs at least one world.")

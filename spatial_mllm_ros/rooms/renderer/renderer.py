@@ -1,8 +1,8 @@
-"""The renderer: worlds and cameras in, colour, depth and instance ids out; eager torch, CPU or GPU, no OpenGL.
+"""The renderer: makes colour, depth and instance ids from worlds and cameras, with eager torch on CPU or GPU.
 
-Per chunk of frames: culling gives rectangles, every rectangle becomes a list of pixels, every (part, pixel) pair is
-intersected exactly, the nearest one per pixel wins by one scattered minimum over (depth, pair) packed into 64 bits, and
-only the winners are shaded. Work is therefore proportional to what may be seen, not to parts times pixels.
+For a chunk of frames, culling gives rectangles, every rectangle becomes a list of pixels, and every (part, pixel) pair
+is intersected exactly. A scattered minimum over (depth, pair), packed into 64 bits, finds the nearest pair of each
+pixel, and only these are shaded. So the work is proportional to what may be seen, not to parts times pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spatial_mllm_ros.rooms.renderer.packing import PackedWorlds
 from spatial_mllm_ros.rooms.renderer.shading import shade_pixels
 from spatial_mllm_ros.rooms.world.parts import ROW_CENTRE, ROW_INSTANCE, ROW_MATRIX, ROW_TAPER, Shape
 
-#: Pixels rendered at a time on a CPU: the lists of pairs stay in the caches.
+#: Pixels that are rendered at a time on a CPU: few enough for the lists of pairs to stay in its caches.
 _CPU_CHUNK_PX = 160_000
 _GPU_CHUNK_PX = 16_000_000
 _NOTHING = (0x7F800000 << 32) | 0xFFFFFFFF  # infinite depth, no pair
@@ -30,7 +30,7 @@ class Rendered:
     """What F cameras see.
 
     Attributes:
-        rgb: float32 [F, H, W, 3], 0..1 and above where it is brighter than white.
+        rgb: float32 [F, H, W, 3], 0..1, and above 1 where it is brighter than white.
         depth_m: float32 [F, H, W], along the optical axis; NaN where a window shows the outside.
         instance: int16 [F, H, W]: id of the object, 0 for the building and the outside.
     """
@@ -38,10 +38,6 @@ class Rendered:
     rgb: torch.Tensor
     depth_m: torch.Tensor
     instance: torch.Tensor
-
-    def rgb8(self) -> torch.Tensor:
-        """Colour as uint8 [F, H, W, 3]."""
-        return (self.rgb * 255.0 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()
@@ -58,13 +54,13 @@ def render(
 
     Args:
         world: int64 [F]: which world of the pack each frame shows.
-        scene_from_cam: float [F, 4, 4]; the eye must be inside a room, not inside of a thing.
+        scene_from_cam: float [F, 4, 4]; the camera must be inside a room and not inside a thing.
         k: float [F, 4]: fx, fy, cx, cy in pixels of an image of ``size_px``; pixel centres at whole numbers.
         size_px: width and height.
         workers: threads, each rendering whole chunks of frames (CPU).
 
     Raises:
-        ConfigurationError: shapes do not fit, or a size is not above 0.
+        ConfigurationError: the shapes do not match, or a size is not above 0.
     """
     count, (width, height) = len(world), size_px
     if scene_from_cam.shape != (count, 4, 4) or k.shape != (count, 4) or min(width, height) < 1:

@@ -1,4 +1,4 @@
-"""What a real camera adds: changing exposure, motion blur, noise."""
+"""Imperfections of a real camera: changing exposure, motion blur, noise."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from spatial_mllm_ros.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class SensorModel:
-    """Imperfections of a camera; all zero is a perfect one.
+    """Imperfections of a camera; the defaults are a perfect camera.
 
     Attributes:
         exposure_stops: spread (standard deviation) of the exposure, in stops: one half for the whole clip, one half
             from frame to frame.
         white_balance: spread of the red and the blue gain, per clip.
         noise: standard deviation of additive noise at mid grey, of full scale.
-        blur_samples: images averaged over the exposure time; 0 or 1: no motion blur. Rendering takes that many times
-            as long.
+        blur_samples: images that are averaged over the exposure time; rendering takes as many times longer. 0 or 1: no
+            motion blur.
         shutter_s: exposure time.
     """
 
@@ -37,12 +37,12 @@ class SensorModel:
 
 #: A cheap camera on a robot.
 REALISTIC = SensorModel(exposure_stops=0.35, white_balance=0.05, noise=0.012, blur_samples=4, shutter_s=0.012)
-#: Cameras by name; blur makes rendering four times as long, so training goes without.
+#: Cameras by name. With blur, rendering takes four times as long, so training uses no blur.
 CAMERAS = {"perfect": SensorModel(), "noisy": replace(REALISTIC, blur_samples=0), "realistic": REALISTIC}
 
 
 def expose(rgb: torch.Tensor, sensor: SensorModel, generator: torch.Generator) -> torch.Tensor:
-    """Colour of one clip as the sensor gives it.
+    """The image that the sensor makes of the colours of one clip.
 
     Args:
         rgb: float32 [F, H, W, 3], 0..1 and above.

@@ -1,4 +1,4 @@
-"""Colour of the visible points: two-colour textures with blurred copies far away, a lamp per cell, soft shadows."""
+"""Colour of the visible points: two-colour textures with mip levels, a lamp per cell, soft shadows on the floor."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def shade_pixels(
         for i in range(3)
     ]
     normal, axis = _normals(packed, which, row, unit)
-    # A face across axis a is painted over the other two axes.
+    # The texture of a face across one axis lies along the other two axes.
     metres = [unit[i] * row[ROW_HALF + i] for i in range(3)]
     on_x, on_z = axis == 0, axis == 2
     across = torch.where(on_x, metres[1], metres[0]) * row[ROW_TEXELS] + row[ROW_OFFSET]
@@ -98,7 +98,7 @@ def _rays(cameras: Cameras) -> list[torch.Tensor]:
 def _normals(
     packed: PackedWorlds, which: torch.Tensor, row: torch.Tensor, unit: list[torch.Tensor]
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Outward normals in the scene (x, y, z), and the axis that the face is across (0, 1, 2)."""
+    """Outward normals in the scene (x, y, z), and the axis of the part that the face is perpendicular to (0, 1, 2)."""
     ax, ay, az = (value.abs() for value in unit)
     axis = torch.where(ay > ax, 1, 0)
     axis = torch.where(az > torch.maximum(ax, ay), 2, axis)
@@ -166,7 +166,7 @@ def _light(
 
 
 def _outside(packed: PackedWorlds, cameras: Cameras, up: torch.Tensor) -> torch.Tensor:
-    """What windows show: meadow below the horizon, sky above; float32 [F H W, 3]."""
+    """The outside seen through windows: meadow below the horizon, sky above; float32 [F H W, 3]."""
     brightness = packed.light[cameras.world, 1][:, None]
     height = (up * 2.0).clamp(-1, 1)
     above = (up > 0).float()

@@ -1,4 +1,4 @@
-"""Tone patterns of the rooms' surfaces: small periodic tiles, each with blurred copies for surfaces far away."""
+"""Tone patterns of the rooms' surfaces: small periodic tiles, each with mip levels for distant surfaces."""
 
 from __future__ import annotations
 

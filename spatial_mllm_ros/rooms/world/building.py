@@ -14,7 +14,7 @@ def shell_of(k: Kit, plan: FloorPlan) -> tuple[list[tuple[Part, int]], list[tupl
     """Draws the surfaces of ``plan``, in the scene's frame.
 
     Returns:
-        (part, cell) of everything that is no object, and (part, cell, index of the opening) of the window frames.
+        (part, cell) for everything that is not an object, and (part, cell, index of the opening) for window frames.
     """
     parts: list[tuple[Part, int]] = []
     styles: dict[int, tuple[Color, Texture, Color, Texture, float, Color, float]] = {}
@@ -57,7 +57,7 @@ def _style(k: Kit) -> tuple[Color, Texture, Color, Texture, float, Color, float]
 
 
 def _walls(plan: FloorPlan, cell: int) -> list[tuple[tuple[float, float, float], tuple[float, float, float]]]:
-    """Boxes (bottom centre, size) of the cell's halves of its walls, with the openings left out."""
+    """Boxes (bottom centre, size) of the cell's halves of its walls, without the openings."""
     x0, y0, x1, y1 = plan.cells[cell]
     half, top = plan.wall_m / 2, plan.ceiling_m
     boxes = []
@@ -100,7 +100,7 @@ def _trim(plan: FloorPlan, opening: Opening, cell: int, color: Color) -> list[Pa
 
 
 def _window_frame(plan: FloorPlan, opening: Opening, color: Color) -> list[Part]:
-    """A frame that fills the hole's edge, a cross bar, and a sill; flush with the wall's inner face."""
+    """A frame along the edge of the opening, cross bars, and a sill; flush with the wall's inner face."""
     inward = 1 if opening.cells[0] == -1 else -1
     depth = plan.wall_m / 2
     at = opening.position_m + inward * depth / 2

@@ -24,7 +24,7 @@ class Place(Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """One way of building and placing a class; a class may have several (``lamp``).
+    """One way to build and place a class of things; a class may have several (``lamp``).
 
     Attributes:
         label: the name of the class in annotations and questions.
@@ -41,7 +41,7 @@ class Kind:
     many: int = 1
 
     def make(self, kit: Kit) -> Model:
-        """Draws one, in the colour of its class."""
+        """Draws a thing, in the colour of its class."""
         return painted(self.build(kit), PAINTS[self.label])
 
 
@@ -89,7 +89,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("door", s.door, Place.HUNG, "LBKWO", 3),
 )
 
-#: All labels, the window (an opening, built by the plan) included, in a fixed order.
+#: All labels in a fixed order, with the window (an opening that the plan builds).
 LABELS: tuple[str, ...] = (*dict.fromkeys(kind.label for kind in KINDS), "window")
 
 _PALE, _VIVID, _DEEP = (0.45, 1.0), (0.95, 0.95), (0.85, 0.4)  # saturation and value
@@ -109,8 +109,8 @@ _TRIOS = {
     330: ("teddy bear", "cup", "door"),
 }  # hue in degrees: a pale, a vivid and a deep class, which differ in size and shape
 
-#: The colour of each class. Without it, classes are told apart by the shapes of parts that are smaller than a pixel
-#: where a small model looks at 112x84 of them; the window, which the plan builds, stays as it is.
+#: The colour of each class. Without it, classes differ only by the shapes of parts that are smaller than a pixel in the
+#: 112x84 pixels that a small model sees. The window, which the plan builds, has no colour of its own.
 PAINTS: dict[str, Color] = {
     label: colorsys.hsv_to_rgb(hue / 360, *tone)
     for hue, trio in _TRIOS.items()

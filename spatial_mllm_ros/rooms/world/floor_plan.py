@@ -1,7 +1,7 @@
-"""Floor plans: a rectangle cut into cells, doorways between them, some cells joined into one L-shaped room, windows.
+"""Floor plans: a rectangle that is cut into cells, with doorways and windows; some cells are joined into one room.
 
-Cells tile the plane; the inside of a cell is its rectangle less half a wall on each side. Every cell owns its half of
-each wall, so that a renderer which knows from which cell it looks knows which surfaces it can see.
+Cells tile the plane. The inside of a cell is its rectangle without half a wall on each side. Every cell owns its half
+of each wall, so the cell that the camera is in tells which surfaces the camera can see.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import shapely
 
 from spatial_mllm_ros.rooms.world.kit import Kit
 
@@ -21,9 +22,10 @@ class Opening:
     """A hole through a wall.
 
     Attributes:
-        axis: 0: the wall stands at x = ``position_m``; 1: at y = ``position_m``.
-        span_m: along the wall. height_m: lower and upper edge.
-        cells: the cells on the lower and on the higher side; -1: outside.
+        axis: 0 for a wall at x = ``position_m``, 1 for a wall at y = ``position_m``.
+        span_m: start and end along the wall.
+        height_m: lower and upper edge.
+        cells: the cells on the lower and on the higher side; -1 is the outside.
     """
 
     axis: int
@@ -52,7 +54,7 @@ class FloorPlan:
     polygons: tuple[np.ndarray, ...] = field(repr=False)  #: per room, float64 [K, 2], counter-clockwise
 
     def inside(self, cell: int) -> Rect:
-        """The cell less its halves of the walls."""
+        """The rectangle of a cell without its halves of the walls."""
         x0, y0, x1, y1 = self.cells[cell]
         half = self.wall_m / 2
         return x0 + half, y0 + half, x1 - half, y1 - half
@@ -155,33 +157,12 @@ def _windows(k: Kit, cells: Sequence[Rect], whole: tuple[float, float], wall: fl
 
 
 def union_outline(rects: Sequence[Rect]) -> np.ndarray:
-    """Outline of overlapping or touching axis-aligned rectangles without holes; float64 [K, 2], counter-clockwise."""
-    xs = sorted({r[0] for r in rects} | {r[2] for r in rects})
-    ys = sorted({r[1] for r in rects} | {r[3] for r in rects})
-    filled = {
-        (i, j)
-        for i in range(len(xs) - 1)
-        for j in range(len(ys) - 1)
-        if any(r[0] <= xs[i] and xs[i + 1] <= r[2] and r[1] <= ys[j] and ys[j + 1] <= r[3] for r in rects)
-    }
-    follow = {  # edges with the filled side to their left
-        start: end
-        for i, j in filled
-        for neighbour, start, end in (
-            ((i, j - 1), (i, j), (i + 1, j)),
-            ((i + 1, j), (i + 1, j), (i + 1, j + 1)),
-            ((i, j + 1), (i + 1, j + 1), (i, j + 1)),
-            ((i - 1, j), (i, j + 1), (i, j)),
-        )
-        if neighbour not in filled
-    }
-    first = min(follow)
-    loop, at = [first], follow[first]
-    while at != first:
-        loop.append(at)
-        at = follow[at]
-    corners = []
-    for before, here, after in zip(loop[-1:] + loop[:-1], loop, loop[1:] + loop[:1], strict=True):
-        if (here[0] - before[0]) * (after[1] - here[1]) != (here[1] - before[1]) * (after[0] - here[0]):
-            corners.append((xs[here[0]], ys[here[1]]))
-    return np.array(corners)
+    """Outline of overlapping or touching axis-aligned rectangles without holes; float64 [K, 2], counter-clockwise.
+
+    It begins at the corner with the lowest x, of several at the one with the lowest y. All coordinates are those of the
+    rectangles, bit by bit.
+    """
+    union = shapely.union_all(shapely.box(*np.array(rects).T)).simplify(0)  # 0: without corners on straight edges
+    corners = shapely.get_coordinates(shapely.orient_polygons(union))[:-1]
+    first = int(np.lexsort((corners[:, 1], corners[:, 0]))[0])
+    return np.roll(corners, -first, axis=0)

@@ -1,4 +1,4 @@
-"""Furniture that stands on the floor, class by class: what makes it recognisable, in few parts."""
+"""Furniture that stands on the floor: a function per class, with the few parts that make it recognisable."""
 
 from __future__ import annotations
 

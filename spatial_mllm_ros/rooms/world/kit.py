@@ -1,4 +1,4 @@
-"""The carpenter's tools: colours drawn at random within a material, and parts by where they stand."""
+"""Random sizes, colours and materials, and functions that make parts from the place where they stand."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Model:
     support: Support | None = None
 
 
-_COVER = 0.8  # of the paint over the drawn colour
-_DARKEST, _CONTRAST = 0.45, 0.7  # brightness of paint over black, and what white adds
+_COVER = 0.8  # share of the paint in the colour; the rest is the drawn material
+_DARKEST, _CONTRAST = 0.45, 0.7  # brightness of paint on black material, and what white material adds
 
 
 def painted(model: Model, paint: Color) -> Model:
-    """The model with all parts in shades of one colour: drawn materials shine through, bright parts are brighter."""
+    """The model with all parts in shades of one colour; brighter materials give brighter shades."""
 
     def over(color: Color) -> Color:
         light = _COVER * (_DARKEST + _CONTRAST * max(color))
@@ -46,7 +46,7 @@ def painted(model: Model, paint: Color) -> Model:
 
 
 class Kit:
-    """Draws sizes, colours and materials from one generator, so that no two things of a class are the same."""
+    """Draws sizes, colours and materials from one generator, so that no two things of a class are equal."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._numbers: list[float] = []
@@ -58,7 +58,7 @@ class Kit:
         return self._numbers.pop()
 
     def u(self, low: float, high: float) -> float:
-        """A number between two others."""
+        """A uniform number between ``low`` and ``high``."""
         return low + (high - low) * self._random()
 
     def n(self, low: int, high: int) -> int:
@@ -66,7 +66,7 @@ class Kit:
         return min(low + int(self._random() * (high - low + 1)), high)
 
     def chance(self, probability: float) -> bool:
-        """True that often."""
+        """True with this probability."""
         return self._random() < probability
 
     def pick(self, *choices: object) -> object:

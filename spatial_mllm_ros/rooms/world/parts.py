@@ -1,4 +1,4 @@
-"""What every thing in a room is made of: boxes, tapered cylinders and ellipsoids, each a scaled and turned unit shape.
+"""The parts of all things in a room: boxes, tapered cylinders and ellipsoids, each a scaled and turned unit shape.
 
 An object's own frame: x to its right, y to its front (a wall is at its back), z up, the floor at z = 0.
 """
@@ -17,7 +17,7 @@ Color = tuple[float, float, float]  #: linear red, green, blue, 0..1
 
 
 class Shape(IntEnum):
-    """The unit shapes; all of them fit in the cube from -1 to 1."""
+    """The unit shapes; each of them fits in the cube from -1 to 1."""
 
     BOX = 0
     FRUSTUM = 1  #: along z; the radius goes linearly from bottom to top, the larger one is 1
@@ -47,15 +47,15 @@ class Part(NamedTuple):
     """One shape of an object.
 
     Attributes:
-        centre_m: in the object's frame.
+        centre_m: centre in the object's frame.
         size_m: full lengths along the part's own axes.
-        taper: of a frustum, -1..1: how much narrower the top (positive) or the bottom (negative) is.
-        pitch_rad: turned about its x axis first (its top leans to -y for positive angles),
-        yaw_rad: and about the vertical then.
+        taper: how much narrower the top (positive) or the bottom (negative) of a frustum is, -1..1.
+        pitch_rad: rotation about the part's x axis, which comes first (for positive angles its top leans to -y).
+        yaw_rad: rotation about the vertical axis, which comes second.
         color: first colour of the texture.
-        color2: second one; None: a darker shade of the first.
+        color2: second colour; None: a darker shade of the first.
         tile_m: edge length of one texture tile.
-        glow: 0: lit by the room's lights; 1: shines by itself.
+        glow: 0 for a part that is lit by the room's lights, 1 for one that shines by itself.
     """
 
     shape: Shape
@@ -71,7 +71,7 @@ class Part(NamedTuple):
     glow: float = 0.0
 
 
-#: Rows of the table of shapes that the renderer reads (float32 [COLUMNS, P]); shading needs the first SHADED of them.
+#: Rows of the table of parts that the renderer reads (float32 [COLUMNS, P]); shading needs only the first SHADED rows.
 ROW_MATRIX = 0  #: 9 rows: unit-from-scene, linear part, row by row
 ROW_CENTRE = 9  #: 3 rows: centre in the scene, metres
 ROW_HALF = 12  #: 3 rows: half lengths, metres
@@ -124,10 +124,10 @@ def bounds_of(parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fill_of(table: np.ndarray, shapes: np.ndarray, instance: np.ndarray, boxes: Sequence[OrientedBox]) -> np.ndarray:
-    """About how much of its box's outline each object fills: a fridge nearly all, a lamp on a thin pole little.
+    """Estimates how much of its box's silhouette each object fills: a fridge nearly all, a lamp on a thin pole little.
 
-    The areas of the parts' own outlines from the front, from the side and (less often seen) from above, over those of
-    the box; parts that hide one another count twice, so the estimate is cut off at 1.
+    The estimate is the area of the parts' silhouettes from the front, from the side and (with a lower weight) from
+    above, divided by that of the box. Parts that hide one another count twice, so it is clipped at 1.
 
     Args:
         table, shapes: as ``table_of`` gives them. instance: int [P], 1.. for the objects of ``boxes``, 0 for none.

@@ -1,4 +1,4 @@
-"""Furnishing: draws which things a world has and finds a free place for each."""
+"""Furnishing: draws the things of a world and finds a free place for each of them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Placed:
     """A thing in its place.
 
     Attributes:
-        origin_m: where its frame's origin stands in the scene; the box below is tight around its parts.
-        scale: of the whole thing.
-        low_m, high_m: the tight box in the thing's own frame, scaled.
-        on: index of what it stands on; -1: the floor or a wall.
+        origin_m: position of the origin of its frame in the scene.
+        scale: factor of all its lengths.
+        low_m, high_m: corners of the box that is tight around its scaled parts, in the thing's own frame.
+        on: index of the thing that it stands on; -1 for the floor or a wall.
     """
 
     label: str
@@ -45,7 +45,7 @@ _OnWall = tuple[int, float, float, float, float]  # which wall, from where to wh
 
 
 def furnish(k: Kit, plan: FloorPlan, routes: Routes) -> list[Placed]:
-    """Fills the plan: floor things first, then what stands on them, then what hangs on walls."""
+    """Fills the plan: large things first, then things at walls, on walls, on the floor, and on furniture."""
     taken: list[list[_Taken]] = [_sills(plan, cell) for cell in range(len(plan.cells))]
     walls: list[list[_OnWall]] = [_holes(plan, cell) for cell in range(len(plan.cells))]
     placed: list[Placed] = []
@@ -63,7 +63,7 @@ def furnish(k: Kit, plan: FloorPlan, routes: Routes) -> list[Placed]:
 
 
 def _wishes(k: Kit, plan: FloorPlan, theme: list[str]) -> list[tuple[Kind, int]]:
-    """Which kind to try in which cell: about two thirds single things, and a few kinds several times over."""
+    """Which kinds to try in which cells: about two thirds of them once, and a few kinds several times."""
     inner = [plan.inside(cell) for cell in range(len(plan.cells))]
     areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in inner]
     several = [kind for kind in KINDS if kind.many > 1]
@@ -88,13 +88,13 @@ def _wishes(k: Kit, plan: FloorPlan, theme: list[str]) -> list[tuple[Kind, int]]
 
 
 def _order(k: Kit, kind: Kind) -> float:
-    # Large things first: they find no place among small ones.
+    # Large things come first, because there is no place for them among small ones.
     rank = {Place.WALL: 1.0, Place.HUNG: 2.0, Place.FLOOR: 3.0, Place.TOP: 4.0}[kind.place]
     return (0.0 if kind.label in _LARGE else rank) + k.u(0, 0.99)
 
 
 def _drawn(k: Kit, kind: Kind) -> tuple[Model, float, np.ndarray, np.ndarray]:
-    # The scale is drawn apart from the proportions: how large a thing is must be seen, not known from its class.
+    # The scale is drawn separately from the proportions, so that the class of a thing does not tell its size.
     model, scale = kind.make(k), math.exp(k.u(-0.36, 0.36))
     if kind.label == "door":
         scale = k.u(0.9, 1.04)
@@ -272,7 +272,7 @@ def _side(plan: FloorPlan, cell: int, opening: Opening) -> int:
 def _blocks(
     walls: list[_OnWall], side: int, along: float, width: float, bottom: float, top: float, start: float
 ) -> bool:
-    """Whether something on that wall is in the way of a thing ``along`` it (from ``start``)."""
+    """Whether something on the wall is in the way of a thing whose centre is ``along`` metres from ``start``."""
     low, high = start + along - width / 2, start + along + width / 2
     return any(s == side and low < b and a < high and bottom < up and top > down for s, a, b, down, up in walls)
 

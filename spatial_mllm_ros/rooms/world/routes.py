@@ -1,4 +1,4 @@
-"""Where the camera walks: points in every cell, joined by straight free strips that furniture keeps clear of."""
+"""Where the camera walks: points in every cell that are joined by straight strips without furniture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from spatial_mllm_ros.rooms.world.floor_plan import FloorPlan
 from spatial_mllm_ros.rooms.world.kit import Kit
 
-#: Half the width of the strip that stays free; more than a camera's near plane, less than half a doorway.
+#: Half the width of a strip: more than the distance of the camera's near plane, less than half a doorway.
 CLEARANCE_M = 0.32
 
 

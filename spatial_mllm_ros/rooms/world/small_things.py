@@ -1,4 +1,4 @@
-"""Things that stand on furniture or lie about, and things that hang on walls."""
+"""Small things that stand on furniture or on the floor, and things that hang on walls: a function per kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the camera goes through a world: smoothly through all cells and doorways, looking around where it lingers."""
+"""The walk of the camera through a world: smooth, through all cells and doorways, with turns where it lingers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP_S = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """Positions and angles every 0.05 s: x, y, z (metres, scene), heading, pitch (up positive), roll (radians)."""
+    """Positions and angles every 0.05 s: x, y, z (metres, scene), heading, pitch (positive up), roll (radians)."""
 
     track: np.ndarray = field(repr=False)
 
@@ -25,9 +25,9 @@ class Walk:
         return (len(self.track) - 1) * _STEP_S
 
     def poses(self, times_s: np.ndarray) -> np.ndarray:
-        """``scene_from_cam`` at times from 0 to the duration (outside: at its end): float64 [N, 4, 4].
+        """``scene_from_cam``, float64 [N, 4, 4], at times from 0 to the duration; other times are clipped to them.
 
-        Optical axes: at pitch and roll 0 the camera looks along its heading, its y axis points down.
+        The axes are optical: at pitch and roll 0 the camera looks along its heading, and its y axis points down.
         """
         grid = np.arange(len(self.track)) * _STEP_S
         x, y, z, heading, pitch, roll = (np.interp(times_s, grid, column) for column in self.track.T)
@@ -45,7 +45,7 @@ class Walk:
 
 
 def make_walk(world: World, number: int = 0) -> Walk:
-    """Draws walk ``number`` of a world: its height (0.45 to 1.9 m), speed, order of rooms, where it looks."""
+    """Draws walk ``number`` of a world: height (0.45 to 1.9 m), speed, order of the cells, directions of view."""
     k = Kit(np.random.default_rng((world.seed, 3, number)))
     speed, turn_rate = k.u(0.45, 0.95), k.u(0.8, 1.5)
     points: list[tuple[float, float, float]] = []  # x, y, heading
@@ -71,7 +71,7 @@ def make_walk(world: World, number: int = 0) -> Walk:
     t = np.arange(len(path)) * _STEP_S
     height = min(k.u(0.45, 1.9), world.plan.ceiling_m - 0.45)
     phase = [k.u(0, 6.28) for _ in range(6)]
-    down = -0.06 - 0.22 * max(0.0, height - 0.9)  # a tall robot looks down more
+    down = -0.06 - 0.22 * max(0.0, height - 0.9)  # the higher the camera, the more it looks down
     z = height + 0.06 * np.sin(0.7 * t + phase[0]) + 0.012 * np.sin(9.0 * t + phase[1])
     heading = path[:, 2] + 0.14 * np.sin(1.1 * t + phase[2])
     pitch = down + 0.16 * np.sin(0.83 * t + phase[3]) + 0.1 * np.sin(0.37 * t + phase[4])
@@ -80,7 +80,7 @@ def make_walk(world: World, number: int = 0) -> Walk:
 
 
 def _tour(k: Kit, world: World) -> list[tuple[np.ndarray, bool]]:
-    """Points to pass and whether to linger there: every cell once, depth first, back through the same doorways."""
+    """Points to pass, and whether to linger there. It visits every cell once, depth first, and returns the same way."""
     plan, routes = world.plan, world.routes
     visited: set[int] = set()
     tour: list[tuple[np.ndarray, bool]] = []
@@ -102,7 +102,7 @@ def _tour(k: Kit, world: World) -> list[tuple[np.ndarray, bool]]:
             here, there = routes.gates_m[index][side], routes.gates_m[index][1 - side]
             tour.extend([(here, False), (there, False)])
             visit(ends[1 - side])
-            if len(visited) < len(plan.cells):  # nobody walks back from the last room
+            if len(visited) < len(plan.cells):  # the walk ends in the last cell
                 tour.extend([(there, False), (here, False), (stops[0], False)])
 
     visit(k.n(0, len(plan.cells) - 1))
@@ -110,12 +110,12 @@ def _tour(k: Kit, world: World) -> list[tuple[np.ndarray, bool]]:
 
 
 def _nearest_turn(heading: float, wanted: float) -> float:
-    """``wanted`` plus whole turns, as close to ``heading`` as can be."""
+    """``wanted`` plus the number of whole turns that brings it closest to ``heading``."""
     return heading + math.remainder(wanted - heading, 2 * math.pi)
 
 
 def _smooth(path: np.ndarray, sigma_s: float) -> np.ndarray:
-    """Gaussian low pass over time, ends held."""
+    """Gaussian low pass over time; the ends are repeated."""
     reach = round(3 * sigma_s / _STEP_S)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _STEP_S / sigma_s) ** 2)
     kernel /= kernel.sum()

@@ -1,7 +1,7 @@
 """A world: everything that one seed decides, ready to be rendered and annotated.
 
-The scene frame is metric, z up, the floor at z = 0 (REP-103). Cameras are in optical axes; only poses
-(``scene_from_cam``) join the two.
+The scene frame is metric, with z up and the floor at z = 0 (REP-103). Cameras have optical axes; poses
+(``scene_from_cam``) convert between the two.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ SPLITS: dict[str, tuple[int, int]] = {
     "val": (900_000_000, 901_000_000),
     "test": (901_000_000, 902_000_000),
 }
+
+#: To be changed when seeds give other worlds, clips or questions, so that runs on older data are not resumed.
+GENERATOR = "rooms 1"
 
 SHADOW_CELLS = 64  #: edge of the map of soft shadows on a cell's floor
 
@@ -54,9 +57,9 @@ class World:
         rooms: inner outlines of the walls.
         table: float32 [COLUMNS, P]; see ``parts``. shapes: int64 [P].
         lights_m: float32 [C, 3], the lamp of each cell; power: float32 [C].
-        fill: float32 [N], how much of its box's outline each object fills; see ``fill_of``.
+        fill: float32 [N], how much of its box's silhouette each object fills; see ``fill_of``.
         shadows: float32 [C, SHADOW_CELLS, SHADOW_CELLS], brightness of the floor 0..1, rows along y.
-        ambient, sky: brightness of indirect light and of what is outside the windows.
+        ambient, sky: brightness of indirect light, and of the outside seen through windows.
     """
 
     seed: int
@@ -75,7 +78,7 @@ class World:
 
 
 def make_world(seed: int) -> World:
-    """The world of a seed, the same on every machine and at every call.
+    """Makes the world of a seed: the same on every machine and in every call.
 
     Raises:
         ConfigurationError: the seed is negative.
@@ -137,7 +140,7 @@ def _box(thing: Placed) -> OrientedBox:
 
 
 def _window_box(plan: FloorPlan, opening: Opening) -> OrientedBox:
-    """Around the frame and the sill that ``building`` draws."""
+    """The box around the frame and the sill that ``building`` makes."""
     inward = 1.0 if opening.cells[0] == -1 else -1.0
     (low, high), (bottom, top) = opening.span_m, opening.height_m
     inner = plan.wall_m / 2 + 0.14

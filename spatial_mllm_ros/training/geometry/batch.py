@@ -1,4 +1,4 @@
-"""What geometry training feeds on: images with exact depth and cameras, and what VGGT should say of them."""
+"""The data of geometry training: images with exact depth and cameras, and what VGGT should predict from them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from spatial_mllm_ros.errors import ConfigurationError
 from spatial_mllm_ros.geometry.poses import quaternion_from_matrix
 
+PATCH_PX = 14  #: side of VGGT's patches; the sides of its images are multiples of it
 _SMALLEST_SCALE = 1e-6
 
 
@@ -56,7 +57,7 @@ class GeometryBatch:
 
 
 class GeometryBatches(Protocol):
-    """Where batches come from. They are asked for by number, so that a resumed run sees what it would have seen.
+    """Where batches come from. They are asked for by number, so that a resumed run sees the same ones.
 
     Attributes:
         sha256: what the data are, name -> hash: files, or the generator's settings.
@@ -72,25 +73,25 @@ class GeometryBatches(Protocol):
         ...
 
     def held_out(self, count: int) -> Sequence[GeometryBatch]:
-        """``count`` batches that are never trained on, always the same; fewer, or none, where there are no more."""
+        """``count`` batches that are never trained on, always the same; fewer, or none, if there are no more."""
         ...
 
     @property
     def rejected(self) -> int:
-        """How many samples were found to be broken and left out so far."""
+        """How many broken samples have been left out so far."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class GeometryTargets:
-    """What VGGT should say of a batch, in the frame of each sample's first camera and divided by ``scale_m``.
+    """What VGGT should predict from a batch, in the frame of each sample's first camera and divided by ``scale_m``.
 
     Attributes:
         pose_encoding: float32 [B, S, 9], as ``VggtPrediction``'s, quaternions of unit length with w >= 0.
-        depth: float32 [B, S, H, W]; 0 where it is not known.
-        points: float32 [B, S, H, W, 3]; 0 where they are not known.
+        depth: float32 [B, S, H, W]; 0 where the depth is not known.
+        points: float32 [B, S, H, W, 3]; 0 where the depth is not known.
         mask: bool [B, S, H, W].
-        scale_m: float32 [B], metres that are called 1.
+        scale_m: float32 [B], the length in metres that is 1 in the targets.
     """
 
     pose_encoding: Tensor
@@ -104,8 +105,8 @@ def targets_of(batch: GeometryBatch, *, unit_m: float | None) -> GeometryTargets
     """The targets of a batch.
 
     Args:
-        unit_m: the length called 1; None: of each sample the mean distance of its known points from the first camera
-            (VGGT, section 3.3), so that metric scale is not asked for.
+        unit_m: the length that is 1 in the targets. With None it is for each sample the mean distance of its known
+            points from the first camera (VGGT, section 3.3), so that metric scale is not learned.
     """
     mask = batch.mask & batch.depth_m.isfinite() & (batch.depth_m > 0)
     depth_m = torch.where(mask, batch.depth_m, 0.0)

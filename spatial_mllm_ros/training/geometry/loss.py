@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spatial_mllm_ros.models.vggt import VGGT, VggtOutput
-from spatial_mllm_ros.training.config import GeometryLossConfig
 from spatial_mllm_ros.training.geometry.batch import GeometryBatch, GeometryTargets, targets_of
+from spatial_mllm_ros.training.geometry.config import GeometryLossConfig
 
 _VIEW_WEIGHT = 0.5  # of the two fields of view, beside translation and rotation
 
 
 class GeometryObjective(nn.Module):
-    """VGGT and what it is trained to minimise. Heads that the model does not have are left out."""
+    """VGGT with its loss. Heads that the model does not have are left out."""
 
     def __init__(self, vggt: VGGT, config: GeometryLossConfig) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class GeometryObjective(nn.Module):
 
 
 def camera_loss(refined: Sequence[Tensor], targets: GeometryTargets, config: GeometryLossConfig) -> Tensor:
-    """Huber loss on the nine camera numbers [B, S, 9] after every refinement step, later steps weighing more."""
+    """Huber loss on the nine camera numbers [B, S, 9] after every refinement step; later steps have larger weights."""
     total = weights = torch.zeros((), device=targets.depth.device)
     for steps_left, pose in zip(range(len(refined) - 1, -1, -1), refined, strict=True):
         error = F.smooth_l1_loss(pose, targets.pose_encoding, beta=config.huber, reduction="none")
@@ -76,7 +76,7 @@ def camera_loss(refined: Sequence[Tensor], targets: GeometryTargets, config: Geo
 def dense_loss(
     predicted: Tensor, confidence: Tensor, target: Tensor, mask: Tensor, config: GeometryLossConfig
 ) -> Tensor:
-    """Confidence x (distance + distance of neighbours' differences) - weight x log confidence, over known pixels.
+    """Confidence x (distance + distance of neighbours' differences) - weight x log confidence, mean over known pixels.
 
     Args:
         predicted, target: [B, S, H, W, C].
@@ -96,7 +96,7 @@ def dense_loss(
 
 
 def _length(vectors: Tensor) -> Tensor:
-    # The root of zero has no gradient; a millionth of the unit is nothing here.
+    # The square root has no gradient at zero; a millionth of the unit changes nothing.
     return (vectors.square().sum(-1) + 1e-12).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""How good the geometry of a VGGT is on samples with known truth."""
+"""Errors of a VGGT's geometry on samples whose depth and cameras are known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def measure_geometry(vggt: VGGT, batches: Iterable[GeometryBatch], *, unit_m: fl
     """Errors of depth and cameras over all samples; {} without any.
 
     Args:
-        unit_m: the length that the model calls 1; None: it has no scale, and each sample is measured at its true one.
+        unit_m: the length in metres that is 1 in the model. None for a model without scale: each sample is then
+            measured at its true scale.
 
     Returns:
         depth_abs_rel: mean over known pixels of |error| / depth, mean over the samples;
@@ -28,7 +29,7 @@ def measure_geometry(vggt: VGGT, batches: Iterable[GeometryBatch], *, unit_m: fl
         rotation_median_deg: over all pairs of frames, of their relative rotation;
         translation_median_m: over all frames but the first, of the camera's position in the first camera's frame;
         view_median_deg: of the vertical field of view.
-        What a missing head would give is left out.
+        The errors of a missing head are left out.
     """
     device = next(vggt.parameters()).device
     was_training = vggt.training

@@ -1,4 +1,4 @@
-"""Geometry batches from RGB-D recordings: frames some way apart, with their depth and poses."""
+"""Geometry batches from RGB-D recordings: frames at a distance from each other, with depth and poses."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from spatial_mllm_ros.errors import FrameRejectedError, SampleRejectedError, Tra
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.recordings.rgbd_folder import RgbdFolder
-from spatial_mllm_ros.training.config import GeometryDataConfig
-from spatial_mllm_ros.training.geometry.batch import GeometryBatch
+from spatial_mllm_ros.training.geometry.batch import PATCH_PX, GeometryBatch
+from spatial_mllm_ros.training.geometry.config import GeometryDataConfig
 from spatial_mllm_ros.training.run_folder import BadSamples
 
-_PATCH_PX = 14
 _TRIES = 50
 _HELD_OUT = 1  # second number of the seed of held-out samples; training samples have 0
 
 
 class RecordedBatches:
-    """See ``geometry_batch.GeometryBatches``. A sample with a broken frame is reported and another one drawn.
+    """See ``batch.GeometryBatches``. A broken frame is reported, and another sample is drawn.
 
     Args:
-        data: which recordings, and how samples are cut out of them.
+        data: the recordings, and how samples are cut from them.
         batch_size: samples per batch.
-        seed: of the draw.
-        bad: where broken frames are reported, with their place in the recording as the line.
+        seed: decides which samples are drawn.
+        bad: broken frames are reported to it, with their position in the recording as the line.
 
     Raises:
         TrainingError: no recording, or one that is too short for one sample.
-        SourceError: a folder is no RGB-D recording.
+        SourceError: a folder is not an RGB-D recording.
     """
 
     def __init__(self, data: GeometryDataConfig, *, batch_size: int, seed: int, bad: BadSamples) -> None:
@@ -57,7 +56,7 @@ class RecordedBatches:
 
     @property
     def rejected(self) -> int:
-        """How many broken frames were met."""
+        """Number of broken frames so far."""
         return self._bad.total
 
     def batch(self, index: int) -> GeometryBatch:
@@ -103,7 +102,7 @@ class RecordedBatches:
 
 
 def _folder_sha256(folder: Path) -> str:
-    """Hash over names and sizes of all files, and over what poses and cameras say; pixels would take minutes."""
+    """Hash of the names and sizes of all files and of the text of poses and cameras; to hash pixels takes minutes."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
@@ -113,9 +112,9 @@ def _folder_sha256(folder: Path) -> str:
 
 
 def _sample_of(frames: Sequence[Frame], width_px: int) -> GeometryBatch:
-    """One sample, B = 1, all frames at the size that the first one gets."""
+    """One sample, B = 1; all frames are resized to the size of the first one."""
     height, width = frames[0].rgb.shape[:2]
-    height_px = max(_PATCH_PX, round(width_px * height / width / _PATCH_PX) * _PATCH_PX)
+    height_px = max(PATCH_PX, round(width_px * height / width / PATCH_PX) * PATCH_PX)
     images, depths, poses, cameras = [], [], [], []
     for frame in frames:
         resized = Image.fromarray(frame.rgb).resize((width_px, height_px), Image.Resampling.BICUBIC)
@@ -134,7 +133,7 @@ def _sample_of(frames: Sequence[Frame], width_px: int) -> GeometryBatch:
 
 
 def _nearest(depth_m: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """A depth image at another size without mixing near and far: the value at each new pixel's centre."""
+    """A depth image at another size, without interpolation: the value at each new pixel's centre."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int)
         for new, old in zip((height_px, width_px), depth_m.shape, strict=True)

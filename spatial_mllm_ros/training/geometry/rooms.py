@@ -10,45 +10,42 @@ import torch
 
 from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
-from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig, first_batch_of
+from spatial_mllm_ros.rooms.world.world import GENERATOR
 from spatial_mllm_ros.storage import json_sha256
-from spatial_mllm_ros.training.config import GeometryDataConfig
-from spatial_mllm_ros.training.geometry.batch import GeometryBatch
+from spatial_mllm_ros.training.geometry.batch import PATCH_PX, GeometryBatch
+from spatial_mllm_ros.training.geometry.config import GeometryDataConfig
 
-#: The generator's own version of what a seed means; the hash of the data holds it.
-_ROOMS = "rooms 1"
 _ASPECT = 4 / 3
-_PATCH_PX = 14
 _HELD_OUT = "val"
 
 
 class RoomGeometryBatches:
-    """See ``geometry_batch.GeometryBatches``. Batch n has the n-th of ``data.rooms_rates_hz`` and ``rooms_pieces``.
+    """See ``batch.GeometryBatches``. The batches take turns with ``data.rooms_rates_hz`` and ``data.rooms_pieces``.
 
     Args:
         data: frames per clip, their width (the height is 3/4 of it, to a multiple of 14) and rates.
-        batch_size: rooms per batch; the frames of each are one sample, or several.
-        seed: another seed is another order of rooms.
+        batch_size: rooms per batch; the frames of a room make one sample or several.
+        seed: decides at which room of the split the batches begin.
     """
 
     def __init__(self, data: GeometryDataConfig, *, batch_size: int, seed: int) -> None:
         self._data, self._batch_size = data, batch_size
-        # Runs with other seeds begin elsewhere in the split's rooms.
-        self._first = seed * 1_000_003
+        self._first = first_batch_of(seed)
         clips = [asdict(self._clip(rate, pieces)) for rate in data.rooms_rates_hz for pieces in data.rooms_pieces]
-        settings = {"generator": _ROOMS, "clips": clips}
+        settings = {"generator": GENERATOR, "clips": clips}
         self.sha256 = {"rooms": json_sha256(settings)}
-        self.rejected = 0  # rooms are made, and none of them is broken
+        self.rejected = 0  # no generated room is broken
 
     def batch(self, index: int) -> GeometryBatch:
         """See GeometryBatches."""
         rates, pieces = self._data.rooms_rates_hz, self._data.rooms_pieces
-        # Every rate meets every number of pieces.
+        # Every rate comes with every number of pieces.
         rate = rates[index // len(pieces) % len(rates)]
         return self._batch("train", self._first + index, rate, pieces[index % len(pieces)], self._batch_size)
 
     def held_out(self, count: int) -> Sequence[GeometryBatch]:
-        """See GeometryBatches; rooms of the validation split, one per batch, all frames of it in one sample."""
+        """See GeometryBatches; one room of the validation split per batch, all its frames in one sample."""
         rates = self._data.rooms_rates_hz
         return [self._batch(_HELD_OUT, n, rates[n % len(rates)], 1, 1) for n in range(count)]
 
@@ -62,13 +59,13 @@ class RoomGeometryBatches:
 
     def _clip(self, rate_hz: float, pieces: int) -> ClipConfig:
         width = self._data.width_px
-        height = round(width / _ASPECT / _PATCH_PX) * _PATCH_PX
+        height = round(width / _ASPECT / PATCH_PX) * PATCH_PX
         frames = self._data.frames
         return ClipConfig(frames=frames, width_px=width, height_px=height, rate_hz=rate_hz, pieces=pieces)
 
 
 def clips_as_batch(clips: Sequence[Clip]) -> GeometryBatch:
-    """Clips of equal size as one batch; where a window is looked through there is no depth."""
+    """Clips of equal size as one batch; pixels that look through a window have no depth."""
     depth_m = torch.stack([clip.depth_m for clip in clips])
     mask = depth_m.isfinite() & (depth_m > 0)
     cam_from_world = np.stack([[inverse_pose(pose)[:3] for pose in clip.scene_from_cam] for clip in clips])

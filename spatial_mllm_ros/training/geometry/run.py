@@ -1,13 +1,12 @@
-"""Training of VGGT with all its heads on exact geometry, as a first stage or to adapt it to a camera and its scale.
+"""Trains VGGT with all its heads on exact geometry, as a first stage, or to adapt it to a camera and its scale.
 
-Simplified against VGGT's own training: no tracking, no augmentation of colours or aspect ratios here (a generator may
-vary both), one image size per run.
+Simplified against VGGT's own training: no tracking, no augmentation of colours or aspect ratios, one image size in a
+run.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,32 +18,31 @@ from spatial_mllm_ros.models.checkpoints.layouts import Layout, layout_of
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm, load_vggt
 from spatial_mllm_ros.models.vggt import VGGT
 from spatial_mllm_ros.storage import sha256_of
-from spatial_mllm_ros.training.config import GeometryConfig
-from spatial_mllm_ros.training.config_cli import as_plain
 from spatial_mllm_ros.training.finished import save_finished
 from spatial_mllm_ros.training.geometry.batch import GeometryBatch, GeometryBatches
+from spatial_mllm_ros.training.geometry.config import GeometryConfig
 from spatial_mllm_ros.training.geometry.loss import GeometryObjective
 from spatial_mllm_ros.training.geometry.metrics import measure_geometry
 from spatial_mllm_ros.training.geometry.recordings import RecordedBatches
 from spatial_mllm_ros.training.geometry.rooms import RoomGeometryBatches
-from spatial_mllm_ros.training.loop import is_sharded, open_accelerator, train
+from spatial_mllm_ros.training.loop import is_sharded, open_accelerator
 from spatial_mllm_ros.training.optimiser import parameter_groups
-from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder, refuse_a_run
+from spatial_mllm_ros.training.run import open_bad_samples, run_stage
+from spatial_mllm_ros.training.run_folder import BadSamples
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_LOG = logging.getLogger(__name__)
 _PART = "vggt"
 _NEVER_USED = "mask_token"  # of DINOv2's pre-training
-#: Steps of a run that names neither steps nor a finite amount of data.
+#: Optimiser steps of a run without ``run.steps``.
 DEFAULT_STEPS = 10_000
 
 MakeBatches = Callable[[GeometryConfig, BadSamples], GeometryBatches]
 
 
 def batches_of(config: GeometryConfig, bad: BadSamples) -> GeometryBatches:
-    """Batches from the recordings that ``config.data`` names, from the generated rooms where it names none."""
+    """Batches from the recordings that ``config.data`` names, or from generated rooms if it names none."""
     size, seed = config.run.batch_size, config.run.seed
     if config.data.recordings:
         return RecordedBatches(config.data, batch_size=size, seed=seed, bad=bad)
@@ -55,15 +53,15 @@ def run_geometry(config: GeometryConfig, make_batches: MakeBatches = batches_of)
     """Runs or resumes a training; returns the folder of the finished checkpoint.
 
     Args:
-        make_batches: where the batches come from. Data have no end here, so ``run.epochs`` means nothing: without
-            ``run.steps`` it runs ``DEFAULT_STEPS``.
+        make_batches: makes the source of batches. The data have no end, so ``run.epochs`` is ignored: without
+            ``run.steps`` the run has ``DEFAULT_STEPS`` steps.
 
     Raises:
         CheckpointError: the checkpoint to start from cannot be loaded.
         TrainingError: no usable data, a run folder of another run, or gradients that are not finite.
     """
     accelerator = open_accelerator(config.run)
-    out, source, first = config.run.out, Path(config.model.checkpoint), accelerator.is_main_process
+    source = Path(config.model.checkpoint)
     files = read_checkpoint(source, config_required=False)
     alone = layout_of(files.shapes) is Layout.VGGT
     vggt = load_vggt(source) if alone else load_spatial_mllm(source).model.spatial_encoder
@@ -71,32 +69,13 @@ def run_geometry(config: GeometryConfig, make_batches: MakeBatches = batches_of)
         parameter.data = parameter.data.float()
         chosen = config.model.trained == "all" or not name.startswith("aggregator.")
         parameter.requires_grad_(chosen and not name.endswith(_NEVER_USED))
-    if first:
-        refuse_a_run(out, resume=config.run.resume)
-    out.mkdir(parents=True, exist_ok=True)
-    bad = BadSamples(out / ("bad_samples.jsonl" if first else f"bad_samples.{accelerator.process_index}.jsonl"))
+    bad = open_bad_samples(config.run, accelerator)
     stage = GeometryStage(vggt.train(), config, make_batches(config, bad))
-    folder = None
-    if first:
-        description = {
-            "stage": "geometry",
-            "config": as_plain(config),
-            "data": dict(stage.data.sha256),
-            "start": {"name": source.resolve().name, "sha256": sha256_of(*files.files)},
-        }
-        folder = RunFolder(out, description, resume=config.run.resume)
-    accelerator.wait_for_everyone()
+    description = {"start": {"name": source.resolve().name, "sha256": sha256_of(*files.files)}}
     total = config.run.steps or DEFAULT_STEPS
-    model = train(
-        stage,
-        run=config.run,
-        optimiser_config=config.optimiser,
-        total=total,
-        folder=folder,
-        accelerator=accelerator,
-    )
+    model = run_stage(stage, config, accelerator, total=total, description=description)
     return save_finished(
-        out / "checkpoint",
+        config.run.out / "checkpoint",
         model,
         accelerator,
         place=("vggt.", "" if alone else "model.spatial_encoder."),
@@ -115,7 +94,7 @@ class GeometryStage:
         self._objective = GeometryObjective(vggt, config.loss)
         self._vggt = vggt
         self._config = config
-        self.data = data
+        self._data = data
 
     @property
     def objective(self) -> nn.Module:
@@ -123,8 +102,13 @@ class GeometryStage:
         return self._objective
 
     @property
+    def sha256(self) -> Mapping[str, str]:
+        """See loop.Stage."""
+        return self._data.sha256
+
+    @property
     def unit_m(self) -> float | None:
-        """The length that the model calls 1; None where it has no metric scale."""
+        """The length in metres that is 1 in the model; None if the model has no metric scale."""
         return self._config.loss.unit_m if self._config.loss.scale == "metric" else None
 
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -137,7 +121,7 @@ class GeometryStage:
         """See loop.Stage."""
         accumulate = self._config.run.accumulate
         start = (step * ranks + rank) * accumulate
-        return [self.data.batch(index) for index in range(start, start + accumulate)]
+        return [self._data.batch(index) for index in range(start, start + accumulate)]
 
     def weight(self, batch: GeometryBatch) -> float:
         """See loop.Stage."""
@@ -145,15 +129,15 @@ class GeometryStage:
 
     def notes(self) -> dict[str, Any]:
         """See loop.Stage."""
-        return {"bad_samples": self.data.rejected}
+        return {"bad_samples": self._data.rejected}
 
     def after_step(self, step: int, total: int, model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
-        """Errors on held-out samples, where a measurement is due; see ``measure_geometry``."""
+        """Errors on held-out samples, if a measurement is due; see ``measure_geometry``."""
         every = self._config.loss.measure_every
         due = step == total or (every and step % every == 0)
         # A process that holds a part of the weights cannot run the model by itself.
         if not due or not accelerator.is_main_process or is_sharded(accelerator):
             return {}
-        held_out = self.data.held_out(self._config.loss.measure_samples)
+        held_out = self._data.held_out(self._config.loss.measure_samples)
         with torch.autocast(accelerator.device.type, enabled=False):
             return measure_geometry(self._vggt, held_out, unit_m=self.unit_m)

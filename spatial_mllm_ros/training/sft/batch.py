@@ -1,4 +1,4 @@
-"""Conversations to token batches: which tokens are learned, who sees whom, where each stands."""
+"""Batches of tokens from conversations: labels, attention mask and positions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spatial_mllm_ros.models.spatial_mllm.prompts import context_ids, question_i
 from spatial_mllm_ros.models.spatial_mllm.tokenization import TURN_END, TURN_START, ChatTokenizer
 from spatial_mllm_ros.training.supervision.attention import Pointers
 from spatial_mllm_ros.training.supervision.mentions import READINGS
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth
+from spatial_mllm_ros.training.supervision.tokens import TokenTargets
 
 IGNORED = -100  # label of tokens that are not learned
 _CONTEXT, _PADDING = 0, -1
@@ -24,14 +24,13 @@ _CONTEXT, _PADDING = 0, -1
 
 @dataclass(frozen=True, eq=False)
 class Dialogue:
-    """Tokens after the context: questions and answers in turn, and which of them are learned.
+    """The tokens after the context: questions and answers in turn, with their labels and targets.
 
     Attributes:
         ids: token ids.
         labels: the same ids where a token belongs to an answer or ends it, else IGNORED.
-        readings: float32 [tokens, READINGS], what is to be read from the model's states, see ``mention_truth``; None:
-            nothing.
-        pointers: which of the tokens belong together, see ``attention_truth``; None: nothing is known of them.
+        readings: float32 [tokens, READINGS], targets of mention supervision, see ``supervision.mentions``, or None.
+        pointers: targets of attention supervision, see ``supervision.attention``, or None.
     """
 
     ids: list[int]
@@ -47,27 +46,27 @@ class Dialogue:
 
 @dataclass(frozen=True, eq=False)
 class SftRow:
-    """A video or image with dialogues about it, and what its tokens show where that is known."""
+    """A video or image with dialogues about it, and the targets of its visual tokens if they are known."""
 
     prepared: PreparedVideo | PreparedImage
     dialogues: Sequence[Dialogue]
-    truth: TokenTruth | None = None
+    token_targets: TokenTargets | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SftBatch:
-    """What one forward pass takes.
+    """The input and the labels of one forward pass.
 
     Attributes:
         input_ids: int64 [B, L], padded on the right.
         labels: int64 [B, L], IGNORED where nothing is learned.
         position_ids: int64 [3, B, L].
-        attention_mask: None where every token may look back at every token before it; int64 [B, L] with 0 at padding;
-            or bool [B, 1, L, L] where dialogues share a context.
+        attention_mask: None if every token attends to all tokens before it; int64 [B, L] with 0 at padding; or bool
+            [B, 1, L, L] if dialogues share a context.
         prepared: the media of the rows, in order.
-        truths: what their visual tokens show, None where it is not known.
-        readings: float32 [B, L, READINGS], what is to be read from the model's states; NaN where nothing is.
-        names, answers: int64 [N, 1 + NAME_COLUMNS] and [A, 3], of ``Pointers`` after the number of their row.
+        token_targets: targets of the rows' visual tokens, None if they are not known.
+        readings: float32 [B, L, READINGS], targets of mention supervision; NaN where there are none.
+        names, answers: int64 [N, 1 + NAME_COLUMNS] and [A, 3], the number of a row and then a row of ``Pointers``.
     """
 
     input_ids: torch.Tensor
@@ -75,7 +74,7 @@ class SftBatch:
     position_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     prepared: tuple[PreparedVideo | PreparedImage, ...]
-    truths: tuple[TokenTruth | None, ...]
+    token_targets: tuple[TokenTargets | None, ...]
     readings: torch.Tensor
     names: torch.Tensor
     answers: torch.Tensor
@@ -87,14 +86,14 @@ class SftBatch:
 
     @property
     def weight(self) -> int:
-        """How much the batch counts beside others: its learned tokens, its rows where there are no dialogues."""
+        """How much the batch counts among others: its learned tokens, or its rows if there are no dialogues."""
         return self.learned_tokens or len(self.prepared)
 
 
 def encode_dialogue(tokenizer: ChatTokenizer, turns: Sequence[tuple[str, str]]) -> Dialogue:
     """Questions and answers in Qwen's chat layout, beginning after the frames in the user's first turn.
 
-    Learned are the answers and the token that ends each of them.
+    The labels are the answers and the token that ends each of them.
 
     Raises:
         SampleRejectedError: a text that cannot be encoded.
@@ -114,10 +113,10 @@ def encode_dialogue(tokenizer: ChatTokenizer, turns: Sequence[tuple[str, str]]) 
 
 
 def build_batch(tokenizer: ChatTokenizer, rows: Sequence[SftRow], rule: MropeRule) -> SftBatch:
-    """One batch.
+    """Makes one batch of rows.
 
-    Several dialogues of a row share the context's tokens: each sees the context and itself, and stands at the positions
-    that it would have alone (so the row's loss is the sum of theirs).
+    Several dialogues of a row share the context's tokens. Each attends to the context and to itself, and has the
+    positions that it would have alone, so the row's loss is the sum of the losses of its dialogues.
     """
     built = [_row(tokenizer, row, rule) for row in rows]
     length = max(ids.shape[0] for ids, *_ in built)
@@ -134,9 +133,11 @@ def build_batch(tokenizer: ChatTokenizer, rows: Sequence[SftRow], rule: MropeRul
         positions[:, row, :size], readings[row, :size] = places, read
         names += [F.pad(part.names, (1, 0), value=row) for part in pointing]
         answers += [F.pad(part.answers, (1, 0), value=row) for part in pointing]
-    media, truths = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "truth"))
+    media, token_targets = (tuple(getattr(row, name) for row in rows) for name in ("prepared", "token_targets"))
     return SftBatch(
-        *(input_ids, labels, positions, _mask(owner), media, truths, readings), torch.cat(names), torch.cat(answers)
+        *(input_ids, labels, positions, _mask(owner), media, token_targets, readings),
+        torch.cat(names),
+        torch.cat(answers),
     )
 
 
@@ -184,7 +185,7 @@ def _mask(owner: torch.Tensor) -> torch.Tensor | None:
         padded = owner == _PADDING
         return (~padded).long() if bool(padded.any()) else None
     length = owner.shape[1]
-    looks_back = torch.ones(length, length, dtype=torch.bool).tril()
-    # Padding looks at padding, so that no row of the attention is empty.
-    may_see = (owner[:, :, None] == owner[:, None, :]) | ((owner == _CONTEXT)[:, None, :] & (owner > 0)[:, :, None])
-    return (looks_back & may_see)[:, None]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    # Padding attends to padding, so that no row of the mask is empty.
+    visible = (owner[:, :, None] == owner[:, None, :]) | ((owner == _CONTEXT)[:, None, :] & (owner > 0)[:, :, None])
+    return (causal & visible)[:, None]

@@ -25,10 +25,10 @@ class Conversation:
     """One line of a jsonl file.
 
     Attributes:
-        file, line: where it stands, the line counted from 1.
+        file, line: the file, and the number of the line, from 1.
         media: the video (file, folder of images, RGB-D folder, bag) or the image.
         is_image: whether ``media`` is one still image.
-        turns: (question, answer), at least one; the placeholder tags are taken out.
+        turns: (question, answer) pairs, at least one; the placeholder tags are removed.
     """
 
     file: Path
@@ -39,9 +39,9 @@ class Conversation:
 
 
 class ConversationFiles:
-    """Lines by number, read again when they are needed: of the files, only positions are in memory.
+    """The lines of files by number. Only their positions are in memory; a line is read again when it is needed.
 
-    All lines are checked when it is opened: broken ones and those whose media are not there are reported and left out.
+    All lines are checked at the start: broken lines and those whose media do not exist are reported and left out.
 
     Args:
         files: jsonl files.
@@ -52,7 +52,7 @@ class ConversationFiles:
         sha256: file name -> hash of its bytes.
 
     Raises:
-        TrainingError: a file cannot be read, or not one line can be used.
+        TrainingError: a file cannot be read, or no line can be used.
     """
 
     def __init__(self, files: Sequence[Path], media_root: Path | None, bad: BadSamples) -> None:
@@ -65,8 +65,8 @@ class ConversationFiles:
             self._scan(Path(file), bad, present)
         if not self._positions:
             raise TrainingError(
-                f"Not one line of {', '.join(map(str, files))} can be used: {dict(bad.counts) or 'they are empty'}. "
-                "The first of each kind is in the warnings above."
+                f"No line of {', '.join(map(str, files))} can be used: {dict(bad.counts) or 'they are empty'}. The "
+                "warnings above say why of the first lines of each kind."
             )
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class ConversationFiles:
 
 
 def parse_conversation(content: bytes, file: Path, line: int, media_root: Path | None) -> Conversation:
-    """One line, checked.
+    """Parses and checks one line.
 
     Raises:
         SampleRejectedError: cause ``json`` or ``fields``.

@@ -1,4 +1,4 @@
-"""What fine-tuning trains: the parts of Spatial-MLLM, which of them change, and the loss on a batch."""
+"""What fine-tuning trains: the parts of Spatial-MLLM, which of them are frozen, and the loss on a batch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from spatial_mllm_ros.models.spatial_mllm.model import SpatialMllm
 from spatial_mllm_ros.models.spatial_mllm.preparation import PreparedImage, PreparedVideo
 from spatial_mllm_ros.models.spatial_mllm.true_points import point_tokens
 from spatial_mllm_ros.storage import sha256_of
-from spatial_mllm_ros.training.config import SftModelConfig
 from spatial_mllm_ros.training.sft.batch import IGNORED, SftBatch
-from spatial_mllm_ros.training.supervision.attention import AttentionHabits
+from spatial_mllm_ros.training.sft.config import SftModelConfig
+from spatial_mllm_ros.training.supervision.attention import AttentionSupervision
 from spatial_mllm_ros.training.supervision.mentions import MentionHead
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth, TokenTruthHead
+from spatial_mllm_ros.training.supervision.tokens import TokenHead, TokenTargets
 
-#: Beginning of a parameter's name -> the part it belongs to; the first that fits counts.
+#: Prefix of a parameter's name -> the part it belongs to; the first prefix that fits counts.
 _PART_OF = (
     ("model.connector.", "connector"),
     ("model.visual.merger.", "merger"),
@@ -39,14 +39,14 @@ _NEVER_USED = ("mask_token",)  # of DINOv2's pre-training
 
 
 def part_of(name: str) -> str | None:
-    """The trainable part that a parameter belongs to; None: it takes no part in answering (VGGT's heads)."""
+    """The trainable part that a parameter belongs to; None if answers do not depend on it (VGGT's heads)."""
     if name.endswith(_NEVER_USED):
         return None
     return next((part for start, part in _PART_OF if name.startswith(start)), None)
 
 
 def choose_trained(model: SpatialMllm, trained: Sequence[str], *, frozen: torch.dtype) -> None:
-    """Lets the parts ``trained`` change, in float32, and freezes the others, in ``frozen``; in training mode."""
+    """Makes the parts ``trained`` trainable, in float32, and freezes the others, in ``frozen``; sets training mode."""
     for name, parameter in model.named_parameters():
         chosen = part_of(name) in trained
         if parameter.is_floating_point():
@@ -57,14 +57,14 @@ def choose_trained(model: SpatialMllm, trained: Sequence[str], *, frozen: torch.
 
 @dataclass(frozen=True)
 class TakenEncoder:
-    """A VGGT that came from another checkpoint: what it was, and what config.json has to say of it from now on."""
+    """A VGGT from another checkpoint: where it is from, and the entries for config.json that come with it."""
 
     description: Mapping[str, Any]
     config_changes: Mapping[str, Any]
 
 
 def take_spatial_encoder(model: SpatialMllm, folder: Path | None) -> TakenEncoder | None:
-    """Puts the VGGT of another checkpoint in the place of the model's.
+    """Replaces the VGGT of the model by that of another checkpoint; does nothing without a folder.
 
     Raises:
         CheckpointError: the folder holds no VGGT, or one of another size.
@@ -89,13 +89,13 @@ def take_spatial_encoder(model: SpatialMllm, folder: Path | None) -> TakenEncode
     )
 
 
-#: Beginnings of the names, in the objective, of what ``scale_visual_tokens`` changes.
+#: Prefixes of the names, in the objective, of what ``scale_visual_tokens`` changes.
 SCALED = ("model.model.visual.merger.", "model.model.connector.")
 
 
 @torch.no_grad()
 def scale_visual_tokens(model: SpatialMllm, prepared: Sequence[PreparedVideo | PreparedImage], rms: float) -> None:
-    """Scales the last layers of merger and connector alike, so that the tokens of videos have this root mean square."""
+    """Scales the last layers of merger and connector by one factor: the tokens of videos get this root mean square."""
     fused = model.model
     half = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())  # the frozen parts of bf16 runs
     with torch.autocast(model.lm_head.weight.device.type, torch.bfloat16, enabled=half):
@@ -110,9 +110,9 @@ class SftObjective(nn.Module):
     """Sum of the answer tokens' cross-entropies; logits are made for these tokens only.
 
     Args:
-        config: what stands for the frames: the encoder's tokens or true points, and how often nothing; what else is
-            learned.
-        words: int64 [K], the token that stands for each of ``LABELS``; needed with ``config.token_truth``.
+        config: what the model sees of the frames (the encoder's tokens, true points, or nothing in a share of the
+            videos), and the weights of supervision.
+        words: int64 [K], the token that stands for each of ``LABELS``; needed with ``config.token_supervision``.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class SftObjective(nn.Module):
         self._words = words if words is not None else torch.empty(0, dtype=torch.long)
         self._true_points = config is not None and config.spatial == "true_points"
         self._zeroed, self._blind = (config.zeroed, config.blind) if config is not None else (0.0, 0.0)
-        self._token_weight = config.token_truth if config is not None else 0.0
+        self._token_weight = config.token_supervision if config is not None else 0.0
         if self._token_weight and words is None:
-            raise TrainingError("The truth of tokens is compared with words; give SftObjective the tokens of LABELS.")
+            raise TrainingError("Token supervision compares tokens with words; give SftObjective the tokens of LABELS.")
         width = model.config.text_config.hidden_size
-        self._mention_weight = config.mention_truth if config is not None else 0.0
-        self.token_head = TokenTruthHead(width) if self._token_weight else None
+        self._mention_weight = config.mention_supervision if config is not None else 0.0
+        self.token_head = TokenHead(width) if self._token_weight else None
         self.mention_head = MentionHead(width) if self._mention_weight else None
-        self._attention_weight = config.attention_truth if config is not None else 0.0
-        self.habits = AttentionHabits(model.model.language_model, width) if self._attention_weight else None
+        self._attention_weight = config.attention_supervision if config is not None else 0.0
+        self.attention = AttentionSupervision(model.model.language_model, width) if self._attention_weight else None
         self._states: dict[str, torch.Tensor] = {}
         if self.mention_head is not None:
             layers = model.model.language_model.layers
@@ -142,17 +142,21 @@ class SftObjective(nn.Module):
         self._states[name] = output[0] if isinstance(output, tuple) else output
 
     def dropped_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What learns with the model and is no part of the finished one."""
-        heads = (("token_head", self.token_head), ("mention_head", self.mention_head), ("habits", self.habits))
+        """Parameters that are trained with the model and are not saved in the finished checkpoint."""
+        heads = (
+            ("token_head", self.token_head),
+            ("mention_head", self.mention_head),
+            ("attention", self.attention),
+        )
         for name, head in heads:
             if head is not None:
                 yield from head.named_parameters(prefix=name)
 
     def forward(self, batch: SftBatch) -> dict[str, torch.Tensor]:
-        """A batch on any device -> ``loss`` and ``token_accuracy`` (tokens that were likeliest), sums over tokens.
+        """A batch on any device -> ``loss`` and ``token_accuracy`` (tokens that were the likeliest), sums over tokens.
 
-        With further readings also their terms, times the batch's weight: as much as the answers count. The language
-        model does not run where no row has a dialogue.
+        With supervision also its terms, times the batch's weight, so that they count as the answers do. The language
+        model does not run if no row has a dialogue.
         """
         rows, sees, terms = self._visual_rows(batch)
         loss = torch.zeros((), device=rows.device)
@@ -168,7 +172,7 @@ class SftObjective(nn.Module):
     def _answers(
         self, batch: SftBatch, rows: torch.Tensor, sees: Sequence[bool]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The language model's part of the loss, and what is written down of it."""
+        """The language model's part of the loss, and its terms for the log."""
         device = self.model.lm_head.weight.device
         mask = batch.attention_mask
         hidden = self.model.model(
@@ -187,9 +191,9 @@ class SftObjective(nn.Module):
             read = self._mention_terms(self.mention_head, batch, hidden)
             loss = loss + self._mention_weight * batch.weight * read["mention_loss"]
             terms |= {name: term.detach() * batch.weight for name, term in read.items()}
-        if self.habits is not None:
+        if self.attention is not None:
             visual = (batch.input_ids == self.model.config.video_token_id).to(device)
-            looked = self.habits(batch.names.to(device), batch.answers.to(device), visual, batch.truths, sees)
+            looked = self.attention(batch.names.to(device), batch.answers.to(device), visual, batch.token_targets, sees)
             loss = loss + self._attention_weight * batch.weight * looked["attention_loss"]
             terms |= {name: term.detach() * batch.weight for name, term in looked.items()}
         return loss, terms
@@ -197,17 +201,19 @@ class SftObjective(nn.Module):
     def _mention_terms(self, head: MentionHead, batch: SftBatch, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
         states, self._states = self._states, {}
         if set(states) != {"middle", "later"}:
-            raise TrainingError("The language model's layers gave no states; they have been replaced.")
+            raise TrainingError(
+                "The language model's layers were replaced after SftObjective was made, so their states are not known."
+            )
         wanted = batch.readings.to(hidden.device)
         read = wanted.isfinite().any(-1)
         terms: dict[str, torch.Tensor] = head(states["middle"][read], states["later"][read], hidden[read], wanted[read])
         return terms
 
     def _visual_rows(self, batch: SftBatch) -> tuple[torch.Tensor, list[bool], dict[str, torch.Tensor]]:
-        """Visual tokens [n, D] of all rows after each other, which rows are shown, the means of the token head's terms.
+        """Visual tokens [n, D] of all rows, one after the other; which rows are shown; means of the token head's terms.
 
-        What a row is not shown is multiplied by 0 and not left out: each process of a distributed run then has
-        gradients for all trained parameters, whatever it drew.
+        What is not shown of a row is multiplied by 0 and not left out, so that each process of a distributed run has
+        gradients for all trained parameters, whatever it draws.
         """
         fused = self.model.model
         grids = torch.cat([_grid(item) for item in batch.prepared])
@@ -217,13 +223,13 @@ class SftObjective(nn.Module):
         draws = torch.rand(len(own)).tolist()
         rows, read, weights = [], [], []
         shown = [draw >= self._blind for draw in draws]
-        for token, addition, draw, truth in zip(own, added, draws, batch.truths, strict=True):
+        for token, addition, draw, targets in zip(own, added, draws, batch.token_targets, strict=True):
             sees = float(draw >= self._blind)
             fuses = float(draw >= self._blind + self._zeroed)
             addition = addition.to(token.device, token.dtype)
             rows.append(sees * token + fuses * addition)
-            if self.token_head is not None and truth is not None:
-                read.append(self._readings(self.token_head, token, addition, rows[-1], truth))
+            if self.token_head is not None and targets is not None:
+                read.append(self._readings(self.token_head, token, addition, rows[-1], targets))
                 weights.append(fuses)
         if not read:
             return torch.cat(rows), shown, {}
@@ -231,12 +237,12 @@ class SftObjective(nn.Module):
         return torch.cat(rows), shown, {name: (share * torch.stack([r[name] for r in read])).sum() for name in read[0]}
 
     def _readings(
-        self, head: TokenTruthHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, truth: TokenTruth
+        self, head: TokenHead, token: torch.Tensor, addition: torch.Tensor, row: torch.Tensor, targets: TokenTargets
     ) -> dict[str, torch.Tensor]:
-        """Names are read from Qwen's own tokens and places from what the connector adds, both from their sum."""
+        """Names are predicted from Qwen's own tokens, places from what the connector adds, and both from the sum."""
         words = self.model.get_input_embeddings().weight[self._words.to(row.device)]
-        alone = {**head.name_terms(token, words, truth), **head.place_terms(addition, truth)}
-        fused = {**head.name_terms(row, words, truth), **head.place_terms(row, truth)}
+        alone = {**head.name_terms(token, words, targets), **head.place_terms(addition, targets)}
+        fused = {**head.name_terms(row, words, targets), **head.place_terms(row, targets)}
         return {
             **fused,
             "name_loss": alone["name_loss"] + fused["name_loss"],
@@ -251,7 +257,7 @@ class SftObjective(nn.Module):
         if self._true_points:
             width = 2 * fused.spatial_encoder.config.embed_dim
             weight = next(fused.connector.parameters())
-            patches = [point_tokens(truth.patches_m, width) for truth in batch.truths if truth is not None]
+            patches = [point_tokens(targets.patches_m, width) for targets in batch.token_targets if targets is not None]
             return [
                 fused.connector(patch.to(weight.device, weight.dtype), grid)
                 for patch, grid in zip(patches, grids, strict=True)
@@ -260,7 +266,7 @@ class SftObjective(nn.Module):
         by_shape: dict[torch.Size, list[int]] = {}
         for index, item in enumerate(batch.prepared):
             by_shape.setdefault(item.spatial_images.shape, []).append(index)
-        for indices in by_shape.values():  # in one go: small models spend most of their time between products
+        for indices in by_shape.values():  # batched: small models spend most of their time between products
             images = torch.stack([batch.prepared[index].spatial_images for index in indices])
             last = fused.spatial_encoder.last_layer_patch_tokens(images.to(fused.visual.device))
             connected = fused.connected(last.flatten(0, 1), grids[indices[0]])

@@ -1,7 +1,7 @@
-"""Rooms that are rendered once and drawn from again and again: a batch can then have a few frames each of many rooms.
+"""Rooms that are rendered once and used in many steps, so that a batch can have a few frames each of many rooms.
 
-Frames of one room show the same things; what a step of a few rooms learns about names holds for these rooms. Rendering
-new rooms for every few frames would cost more than learning from them.
+Frames of one room show the same things, so a step on few rooms learns names for these rooms only. To render new rooms
+for every few frames would take longer than to train on them.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget, prepar
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
 from spatial_mllm_ros.training.sft.batch import SftRow
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth, token_truth
+from spatial_mllm_ros.training.supervision.tokens import TokenTargets, token_targets
 
-_LONGEST_STRIDE = 3  # frames of a row lie so many steps of the clip apart at most: their views should overlap
+_LONGEST_STRIDE = 3  # most steps of the clip between two frames of a row: their views should overlap
 
 
 @dataclass(frozen=True, eq=False)
 class RoomFrames:
-    """P frames of one room, in time order, with what their patches show.
+    """P frames of one room, in order of time, with their targets.
 
     Attributes:
         rgb: uint8 [P, H, W, 3].
         scene_from_cam: float64 [P, 4, 4].
-        truth: of all P frames.
+        targets: targets of all P frames.
     """
 
     rgb: np.ndarray
     scene_from_cam: np.ndarray
-    truth: TokenTruth
+    targets: TokenTargets
 
     @classmethod
     def of_clip(cls, clip: Clip) -> RoomFrames:
-        """What is kept of a clip."""
-        return cls(clip.rgb.cpu().numpy(), clip.scene_from_cam, token_truth(clip))
+        """The part of a clip that a pool keeps."""
+        return cls(clip.rgb.cpu().numpy(), clip.scene_from_cam, token_targets(clip))
 
     def row(self, frames: np.ndarray, budget: PixelBudget) -> SftRow:
         """The row of the frames with these numbers, without dialogues; the first of them is the first camera."""
-        in_camera = self.truth.in_camera_m[frames]
+        in_camera = self.targets.in_camera_m[frames]
         first_from_cam = inverse_pose(self.scene_from_cam[frames[0]]) @ self.scene_from_cam[frames]
         turn, shift = (torch.from_numpy(part).float() for part in (first_from_cam[:, :3, :3], first_from_cam[:, :3, 3]))
         in_first = torch.einsum("sij,snj->sni", turn, in_camera) + shift[:, None]
-        truth = TokenTruth(self.truth.grid, self.truth.shown[frames], in_camera, in_first)
-        return SftRow(prepare_video(list(self.rgb[frames]), budget), [], truth)
+        targets = TokenTargets(self.targets.grid, self.targets.shown[frames], in_camera, in_first)
+        return SftRow(prepare_video(list(self.rgb[frames]), budget), [], targets)
 
 
 class RoomPool:
-    """A process's share of the rooms, in memory: 30 KB a frame of 112x84.
+    """A process's share of the rooms, in memory: 30 KB per frame of 112x84.
 
     Args:
-        rooms: of all processes together.
-        clip: the clip that is rendered of each.
+        rooms: number of rooms of all processes together.
+        clip: the clip that is rendered of each room.
         first: number of the first room in the stream.
-        rank, ranks: of the processes.
+        rank, ranks: number of this process, and how many there are.
 
     Raises:
         ConfigurationError: fewer rooms than processes.
@@ -76,7 +76,7 @@ class RoomPool:
         self._budget = budget
 
     def rows(self, count: int, frames: int, seed: tuple[int, ...]) -> list[SftRow]:
-        """``count`` rows of ``frames`` evenly spaced frames each, of rooms that are drawn; the same for one seed."""
+        """``count`` rows of ``frames`` evenly spaced frames each, of rooms drawn at random: the same for one seed."""
         random = np.random.default_rng(seed)
         rows = []
         for room in random.choice(len(self._rooms), count, replace=count > len(self._rooms)):

@@ -1,4 +1,4 @@
-"""Fine-tuning samples straight from the generated rooms: clips, their questions, and what each token shows."""
+"""Fine-tuning samples from generated rooms: clips, their questions, and the targets of supervision."""
 
 from __future__ import annotations
 
@@ -18,32 +18,38 @@ from spatial_mllm_ros.models.spatial_mllm.preparation import prepare_video
 from spatial_mllm_ros.models.spatial_mllm.prompts import user_text
 from spatial_mllm_ros.rooms.clips import Clip, ClipConfig
 from spatial_mllm_ros.rooms.renderer.sensor import REALISTIC
-from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig
+from spatial_mllm_ros.rooms.stream import RoomStream, StreamConfig, first_batch_of
 from spatial_mllm_ros.rooms.world.catalog import LABELS
+from spatial_mllm_ros.rooms.world.world import GENERATOR
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
 from spatial_mllm_ros.scene_questions.scene_question import QuestionType, SceneQuestion
 from spatial_mllm_ros.storage import json_sha256
-from spatial_mllm_ros.training.config import SftDataConfig
 from spatial_mllm_ros.training.sft.batch import Dialogue, SftRow, encode_dialogue
+from spatial_mllm_ros.training.sft.config import SftDataConfig
 from spatial_mllm_ros.training.sft.room_pool import RoomPool
 from spatial_mllm_ros.training.supervision.attention import pointers_of
-from spatial_mllm_ros.training.supervision.mentions import ANSWER, READINGS, ThingTruth, mention_truth, thing_truth
-from spatial_mllm_ros.training.supervision.question_names import NOBODY, Mentions, QuestionNames
-from spatial_mllm_ros.training.supervision.tokens import token_truth
+from spatial_mllm_ros.training.supervision.mentions import (
+    ANSWER,
+    READINGS,
+    ThingTargets,
+    mention_targets,
+    thing_targets,
+)
+from spatial_mllm_ros.training.supervision.question_names import NO_NAME, Mentions, QuestionNames
+from spatial_mllm_ros.training.supervision.tokens import token_targets
 
-_ROOMS = "rooms 1"
 _SHAPE_PX = (84, 112)  # height and width; the checkpoint's budget makes the size of it
-_SENSOR = replace(REALISTIC, blur_samples=0)  # blur would make rendering four times as long
-_LEAST_PIXELS = 12  # of the whole video, for a thing to be worth naming
+_SENSOR = replace(REALISTIC, blur_samples=0)  # with blur, rendering takes four times as long
+_LEAST_PIXELS = 12  # of the whole video: a thing that fewer pixels show is not listed
 DESCRIBE = "List the objects that are in this video, and the size of the rooms."
 
 
-#: What varies within the fixed wording of questions about rooms, for the tokenizer.
+#: The words that vary within the fixed wording of questions about rooms, for the tokenizer.
 VARYING_WORDS = (*LABELS, "left", "right", "back", "front", "turn", "yes", "no", "rooms")
 
 
 def room_texts(rooms: int, fusion: Fusion, *, questions: int = 3) -> Iterator[str]:
-    """Questions about so many training rooms as they are asked, and their answers, for a tokenizer to learn from."""
+    """Prompts about ``rooms`` rooms of the training split, and their answers, to train a tokenizer on."""
     config = StreamConfig(worlds=1, clip=ClipConfig(frames=8, width_px=56, height_px=42), questions_per_type=questions)
     for batch in itertools.islice(iter(RoomStream(config)), rooms):
         for question in batch.questions[0]:
@@ -57,10 +63,11 @@ class RoomRows:
     """The rows of a step: one video per room, with all its questions; each step has new rooms.
 
     Args:
-        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` per type and room. Without questions and
-            descriptions rows have no dialogues, and what tokens show is all there is to learn.
-        token_truths, mention_truths, pointers: whether rows say what tokens show, what is to be read at names, which
-            tokens of questions belong together; each takes a part of the time that a room takes.
+        data: ``rooms_frames`` are taken in turn, ``rooms_questions`` is the number per type and room. Without questions
+            and descriptions rows have no dialogues, and token supervision is the only loss.
+        token_targets: whether rows have the targets of token supervision; each kind of targets takes time per room.
+        mention_targets: whether dialogues have the targets of mention supervision.
+        pointers: whether dialogues have the targets of attention supervision.
     """
 
     def __init__(
@@ -69,16 +76,16 @@ class RoomRows:
         data: SftDataConfig,
         *,
         seed: int,
-        token_truths: bool = True,
-        mention_truths: bool = True,
+        token_targets: bool = True,
+        mention_targets: bool = True,
         pointers: bool = True,
     ) -> None:
         self._loaded, self._data = loaded, data
-        self._token_truths, self._mention_truths, self._pointers = token_truths, mention_truths, pointers
+        self._token_targets, self._mention_targets, self._pointers = token_targets, mention_targets, pointers
         self._mentions = Mentions(loaded.tokenizer)
-        self._first = seed * 1_000_003
+        self._first = first_batch_of(seed)
         settings = {
-            "generator": _ROOMS,
+            "generator": GENERATOR,
             "clips": [asdict(self._clip(frames)) for frames in data.rooms_frames],
             "questions": data.rooms_questions,
             "types": data.rooms_types,
@@ -91,7 +98,7 @@ class RoomRows:
         """``count`` rows of a step's part ``number``: always the same ones.
 
         Args:
-            turn: which number of frames they have. Processes that wait for each other should have the same one.
+            turn: selects the number of frames. Processes that wait for each other should use the same one.
         """
         frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
         types = tuple(QuestionType(kind) for kind in self._data.rooms_types) or tuple(QuestionType)
@@ -107,29 +114,29 @@ class RoomRows:
         return RoomPool(self._data.rooms_pool, clip, budget, first=self._first, rank=rank, ranks=ranks)
 
     def rows_of(self, pool: RoomPool, number: int, count: int, turn: int) -> list[SftRow]:
-        """What ``rows`` gives, without dialogues and out of a pool: ``count`` times the longest rows' frames."""
+        """Like ``rows``, without dialogues and from a pool; together as many frames as in ``count`` longest rows."""
         frames = self._data.rooms_frames[turn % len(self._data.rooms_frames)]
         longest = max(self._data.rooms_frames)
         return pool.rows(count * longest // frames, frames, (self._first, number))
 
     def _row(self, clip: Clip, questions: Sequence[SceneQuestion]) -> SftRow:
         fusion = self._loaded.fusion
-        things = thing_truth(clip.annotation) if self._mention_truths else None
+        things = thing_targets(clip.annotation) if self._mention_targets else None
         dialogues = [self._dialogue(question, things) for question in questions]
         if self._data.rooms_describe:
             asked = (user_text(DESCRIBE, (), fusion), description(clip.annotation))
             dialogues.append(encode_dialogue(self._loaded.tokenizer, [asked]))
         prepared = prepare_video(list(clip.rgb.cpu().numpy()), self._loaded.budget)
-        return SftRow(prepared, dialogues, token_truth(clip) if self._token_truths else None)
+        return SftRow(prepared, dialogues, token_targets(clip) if self._token_targets else None)
 
-    def _dialogue(self, question: SceneQuestion, things: ThingTruth | None) -> Dialogue:
+    def _dialogue(self, question: SceneQuestion, things: ThingTargets | None) -> Dialogue:
         tokenizer, options = self._loaded.tokenizer, question.options
         text = user_text(question.text, options, self._loaded.fusion, numeric=question.type.is_number)
         plain = encode_dialogue(tokenizer, [(text, question.truth)])
         if things is None and not self._pointers:
             return plain
         named = self._mentions.of(plain.ids[: plain.answer_start])
-        in_sentence = sum(label != NOBODY for label in self._mentions.of(tokenizer.encode_text(question.text)))
+        in_sentence = sum(label != NO_NAME for label in self._mentions.of(tokenizer.encode_text(question.text)))
         right = string.ascii_uppercase.index(question.truth) if options else 0
         names = QuestionNames.of(named, in_sentence=in_sentence, options=len(options), right=right)
         if self._pointers:
@@ -137,13 +144,15 @@ class RoomRows:
         if things is None:
             return plain
         readings = torch.full((len(plain.ids), READINGS), torch.nan)
-        readings[: len(named)] = mention_truth(names, things)
+        readings[: len(named)] = mention_targets(names, things)
         if question.type.is_number:
             readings[plain.answer_start - 1, ANSWER] = math.log(float(question.truth))
         return replace(plain, readings=readings)
 
     def _clip(self, frames: int) -> ClipConfig:
-        height, width = self._loaded.budget.size_px(*_SHAPE_PX)  # what the model sees, so that nothing is resized
+        height, width = self._loaded.budget.size_px(
+            *_SHAPE_PX
+        )  # the size that the model sees, so that nothing is resized
         return ClipConfig(frames=frames, width_px=width, height_px=height, sensor=_SENSOR)
 
 

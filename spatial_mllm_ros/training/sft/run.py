@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
-from spatial_mllm_ros.training.config import SftConfig
-from spatial_mllm_ros.training.config_cli import as_plain
 from spatial_mllm_ros.training.finished import save_finished
-from spatial_mllm_ros.training.loop import open_accelerator, train
-from spatial_mllm_ros.training.run_folder import BadSamples, RunFolder, refuse_a_run
+from spatial_mllm_ros.training.loop import open_accelerator
+from spatial_mllm_ros.training.run import open_bad_samples, run_stage
+from spatial_mllm_ros.training.sft.config import SftConfig
 from spatial_mllm_ros.training.sft.model import SCALED, choose_trained, take_spatial_encoder
 from spatial_mllm_ros.training.sft.stage import SftStage
 
@@ -32,46 +31,28 @@ def run_sft(config: SftConfig) -> Path:
         ConfigurationError: a value is outside its range.
     """
     accelerator = open_accelerator(config.run)
-    out, first = config.run.out, accelerator.is_main_process
     loaded = load_spatial_mllm(config.model.checkpoint)
-    # The frozen parts need no float32: nothing is added to them.
+    # The frozen parts need no float32: they get no small updates.
     half = accelerator.mixed_precision == "bf16"
     replaced = take_spatial_encoder(loaded.model, config.model.spatial_encoder)
     choose_trained(loaded.model, config.model.trained, frozen=torch.bfloat16 if half else torch.float32)
     if config.model.gradient_checkpointing:
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if first:
-        refuse_a_run(out, resume=config.run.resume)
-    out.mkdir(parents=True, exist_ok=True)
-    reports = out / ("bad_samples.jsonl" if first else f"bad_samples.{accelerator.process_index}.jsonl")
-    with SftStage(loaded, config, BadSamples(reports)) as stage:
-        folder = None
-        if first:
-            description = {
-                "stage": "sft",
-                "config": as_plain(config),
-                "data": stage.sha256,
-                "start": {"name": loaded.identity.name, "sha256": loaded.identity.sha256},
-                "spatial_encoder": replaced.description if replaced else None,
-                "samples": {"usable": stage.usable, "left_out": dict(stage.bad.counts)},
-            }
-            folder = RunFolder(out, description, resume=config.run.resume)
-        accelerator.wait_for_everyone()
+    bad = open_bad_samples(config.run, accelerator)
+    with SftStage(loaded, config, bad) as stage:
+        description = {
+            "start": {"name": loaded.identity.name, "sha256": loaded.identity.sha256},
+            "spatial_encoder": replaced.description if replaced else None,
+            "samples": {"usable": stage.usable, "left_out": dict(bad.counts)},
+        }
         total = config.run.steps or stage.steps_for(config.run.epochs, accelerator.num_processes)
-        model = train(
-            stage,
-            run=config.run,
-            optimiser_config=config.optimiser,
-            total=total,
-            folder=folder,
-            accelerator=accelerator,
-        )
-        changed: tuple[str, ...] = ("model.model.spatial_encoder.",) if replaced else ()
-        changed += SCALED if config.model.token_rms else ()
-        if stage.bad.total:
-            _LOG.warning("%d samples were left out: %s; see %s.", stage.bad.total, dict(stage.bad.counts), reports)
+        model = run_stage(stage, config, accelerator, total=total, description=description)
+    if bad.total:
+        _LOG.warning("%d samples were left out: %s; see %s.", bad.total, dict(bad.counts), bad.path)
+    changed: tuple[str, ...] = ("model.model.spatial_encoder.",) if replaced else ()
+    changed += SCALED if config.model.token_rms else ()
     return save_finished(
-        out / "checkpoint",
+        config.run.out / "checkpoint",
         model,
         accelerator,
         place=("model.", ""),

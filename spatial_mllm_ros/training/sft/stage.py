@@ -1,4 +1,4 @@
-"""Fine-tuning's side of the training loop: which samples make a step, read ahead, bad ones replaced."""
+"""The stage of fine-tuning: which samples make a step; samples are read ahead, and bad ones are replaced."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from spatial_mllm_ros.models.spatial_mllm.preparation import (
 )
 from spatial_mllm_ros.recordings.clips import read_clip, read_image
 from spatial_mllm_ros.rooms.world.catalog import LABELS
-from spatial_mllm_ros.training.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.loop import seed_everything
 from spatial_mllm_ros.training.optimiser import parameter_groups
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft.batch import Dialogue, SftBatch, SftRow, build_batch, encode_dialogue
+from spatial_mllm_ros.training.sft.config import SftConfig, SftDataConfig
 from spatial_mllm_ros.training.sft.data import Conversation, ConversationFiles, shuffled
 from spatial_mllm_ros.training.sft.model import SftObjective, part_of, scale_visual_tokens
 from spatial_mllm_ros.training.sft.room_pool import RoomPool
@@ -34,7 +34,7 @@ from spatial_mllm_ros.training.supervision.tokens import word_tokens
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_ROOMS_TO_MEASURE = 4  # hundreds of tokens: enough for the size of the others
+_ROOMS_TO_MEASURE = 4  # have hundreds of tokens, enough to measure the tokens' size
 
 
 class SftStage:
@@ -43,7 +43,7 @@ class SftStage:
     name = "sft"
 
     def __init__(self, loaded: LoadedSpatialMllm, config: SftConfig, bad: BadSamples) -> None:
-        seed_everything(config.run.seed, 0, 0)  # the head that is dropped at the end begins with random weights
+        seed_everything(config.run.seed, 0, 0)  # the heads that are dropped at the end begin with random weights
         self.objective = SftObjective(loaded.model, config.model, words=word_tokens(loaded.tokenizer, LABELS))
         self.bad = bad
         self._loaded = loaded
@@ -54,10 +54,10 @@ class SftStage:
             loaded,
             config.data,
             seed=config.run.seed,
-            token_truths=bool(config.model.token_truth or config.model.attention_truth)
+            token_targets=bool(config.model.token_supervision or config.model.attention_supervision)
             or config.model.spatial == "true_points",
-            mention_truths=bool(config.model.mention_truth),
-            pointers=bool(config.model.attention_truth),
+            mention_targets=bool(config.model.mention_supervision),
+            pointers=bool(config.model.attention_supervision),
         )
         self._pool_of_rooms: RoomPool | None = None
         if config.model.token_rms:
@@ -78,17 +78,17 @@ class SftStage:
 
     @property
     def usable(self) -> int | None:
-        """Lines that can be trained on; None where rooms have no end."""
+        """Lines that can be trained on; None for generated rooms, which have no end."""
         return self._files.usable if self._files is not None else None
 
     def steps_for(self, epochs: float, ranks: int) -> int:
-        """Optimiser steps for so many passes over the data, the last one rounded up.
+        """Optimiser steps for ``epochs`` passes over the data, rounded up.
 
         Raises:
-            ConfigurationError: rooms have no end.
+            ConfigurationError: the data are generated rooms, which have no end.
         """
         if self._files is None:
-            raise ConfigurationError("Generated rooms have no end; say with --run.steps how long to train.")
+            raise ConfigurationError("Generated rooms have no end; set --run.steps to the number of optimiser steps.")
         per_step = self._config.run.batch_size * self._config.run.accumulate * ranks
         return max(1, -int(-epochs * self._files.samples // per_step))
 
@@ -96,7 +96,7 @@ class SftStage:
         """See loop.Stage."""
         rates = vars(self._config.rates)
         named = [(part_of(name), name, p) for name, p in self._loaded.model.named_parameters() if p.requires_grad]
-        # What is dropped at the end learns as fast as the connector.
+        # What is dropped at the end has the connector's learning rate.
         named += [("connector", name, p) for name, p in self.objective.dropped_parameters()]
         return parameter_groups(((part, name, p) for part, name, p in named if part), rates, weight_decay)
 
@@ -130,9 +130,9 @@ class SftStage:
 
 
 class FileRows:
-    """Rows out of jsonl files in a shuffled order without end, read ahead by ``pool``.
+    """Rows from jsonl files in a shuffled order without end, read ahead by ``pool``.
 
-    A sample that turns out bad when it is read is reported, and the next one in the order takes its place, so that
+    A sample that is found to be bad when it is read is reported and replaced by the next one in the order, so that
     every process always has its batches.
     """
 
@@ -190,7 +190,7 @@ class FileRows:
             if row := self._group_row(group):
                 return row
         raise TrainingError(
-            f"Not one sample of the data can be used: {dict(self.bad.counts)}; the file bad_samples.jsonl of the run "
+            f"No sample of the data can be used: {dict(self.bad.counts)}; the file bad_samples.jsonl of the run "
             "says why for each."
         )
 

@@ -1,10 +1,10 @@
-"""Where the language model has to look: a third thing to learn from, beside answers and readings.
+"""Auxiliary supervision of attention: which tokens the heads of the language model should attend to.
 
-"Is there a sofa?" is answered by looking from the word to the tokens that show one, and from the answer to the word. As
-long as attention does neither, the answer tells the weights nothing about where to look, and training stands still for
-thousands of steps, even with tokens that are the words of what they show. In generated rooms it is known which tokens
-show what; so heads of certain layers are told what share of their attention belongs where. Nothing is added to the
-model: which head looks where is a habit that it keeps.
+To answer "Is there a sofa?", a model attends from the word to the tokens that show a sofa, and from the answer to the
+word. As long as attention does neither, the gradient of the answer says nothing about where to attend, and the loss
+does not fall for thousands of steps, even if every visual token is the word for what it shows. In generated rooms it is
+known which tokens show what, so a loss tells heads of certain layers where their attention belongs. Nothing is added to
+the model; the trained heads keep attending there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from spatial_mllm_ros.errors import TrainingError
 from spatial_mllm_ros.models.spatial_mllm.connectors import MERGED_PATCHES, Fusion, merged_rows
 from spatial_mllm_ros.training.supervision.question_names import QuestionNames
-from spatial_mllm_ros.training.supervision.tokens import TokenTruth
+from spatial_mllm_ros.training.supervision.tokens import TokenTargets
 
 NOWHERE = -1  #: token number of a name that there is none of
 NAME_COLUMNS = 6
@@ -35,17 +35,17 @@ _HUBER = 0.1
 
 
 class Look(Enum):
-    """What a head looks at from the name of a thing; the first token of the prompt where there is no such thing."""
+    """What a head attends to from the name of a thing: the first token of the prompt if there is no such thing."""
 
     ANY = "tokens that show it"
     BEST = "those of the frame pair that shows most of it"
     FIRST = "those of the first frame pair that shows it"
     JOINT = "those of the frame pair that shows most of both it and the thing asked about"
-    JOINT_OTHER = "the tokens of the thing asked about in that frame pair"
+    JOINT_OTHER = "the tokens of the thing asked about in the frame pair of JOINT"
 
 
 class Hop(Enum):
-    """Which name a head looks at from another one."""
+    """Which earlier name a head attends to from a name."""
 
     ASKED = ASKED
     BEFORE = BEFORE
@@ -57,9 +57,9 @@ class Pointers:
     """Which tokens of a question belong together.
 
     Attributes:
-        names: int64 [N, NAME_COLUMNS], for each name of a thing its token, its label, then tokens (and for the first of
-            them the label) of earlier names: the one asked about, the one before, the first; NOWHERE where there is
-            none of another label.
+        names: int64 [N, NAME_COLUMNS], for each name of a thing its token, its label, then the token and label of the
+            name that is asked about, and the tokens of the name before and of the first name; NOWHERE if there is no
+            such earlier name with another label.
         answers: int64 [A, 2], the token before an answer and the name that it follows from.
     """
 
@@ -68,11 +68,11 @@ class Pointers:
 
     @classmethod
     def none(cls) -> Pointers:
-        """Nothing belongs together."""
+        """No names and no answers."""
         return cls(torch.empty(0, NAME_COLUMNS, dtype=torch.long), torch.empty(0, 2, dtype=torch.long))
 
     def moved(self, by: int) -> Pointers:
-        """The same after ``by`` more tokens."""
+        """The pointers of the question when ``by`` tokens stand before it."""
         tokens = torch.tensor([TOKEN, ASKED, BEFORE, FIRST])
         names = self.names.clone()
         names[:, tokens] += by * (names[:, tokens] != NOWHERE)
@@ -94,14 +94,14 @@ def pointers_of(names: QuestionNames) -> Pointers:
     return Pointers(pointing, torch.tensor([[names.tokens - 1, names.places[names.answer_from]]]))
 
 
-def looks(names: torch.Tensor, truth: TokenTruth) -> Mapping[Look, torch.Tensor]:
-    """Which of a video's T tokens each of N names should look at, bool [N, T].
+def looks(names: torch.Tensor, targets: TokenTargets) -> Mapping[Look, torch.Tensor]:
+    """Which of a video's T tokens each of N names should attend to, bool [N, T].
 
     Args:
         names: int64 [N, NAME_COLUMNS].
     """
-    shown = merged_rows(truth.shown.float(), truth.grid, Fusion.V1_0).unflatten(1, (MERGED_PATCHES, -1)).sum(1)
-    pairs = len(truth.shown) // 2
+    shown = merged_rows(targets.shown.float(), targets.grid, Fusion.V1_0).unflatten(1, (MERGED_PATCHES, -1)).sum(1)
+    pairs = len(targets.shown) // 2
     pair_of = torch.arange(pairs).repeat_interleave(len(shown) // pairs)
     in_pair = shown.unflatten(0, (pairs, -1)).sum(1)  # [pairs, K]
     label, asked = names[:, LABEL], names[:, ASKED_LABEL]
@@ -128,11 +128,12 @@ AttentionInterface.register(_KEPT, _keep_and_attend)
 AttentionMaskInterface.register(_KEPT, sdpa_mask)
 
 
-class AttentionHabits(nn.Module):
-    """Says how far the heads of a language model of width D look elsewhere than they should.
+class AttentionSupervision(nn.Module):
+    """The loss of heads of a language model of width D that attend to other tokens than they should.
 
-    The first layer finds things; the second finds the views that come first or show two things, for which tokens have
-    to say from the first layer on when they were seen; later ones relate names to each other, the last one answers.
+    Heads of the first layer find things. Heads of the second layer find the views that come first or show two things;
+    for these heads, visual tokens have to tell after the first layer when they were seen. Heads of later layers relate
+    names to each other, and a head of the last layer relates the answer to a name.
 
     Raises:
         TrainingError: the model has too few layers or heads.
@@ -144,8 +145,8 @@ class AttentionHabits(nn.Module):
         config: Any = language_model.config
         if len(layers) < _LEAST_LAYERS or config.num_attention_heads < _LEAST_HEADS:
             raise TrainingError(
-                f"model.attention_truth needs a language model of {_LEAST_LAYERS} layers and {_LEAST_HEADS} heads; "
-                f"this one has {len(layers)} and {config.num_attention_heads}."
+                f"model.attention_supervision needs a language model of {_LEAST_LAYERS} layers and {_LEAST_HEADS} "
+                f"heads; this one has {len(layers)} and {config.num_attention_heads}."
             )
         by_layer: dict[int, tuple[Look | Hop, ...]] = {
             0: (Look.ANY, Look.BEST, Hop.ASKED, Hop.BEFORE),
@@ -153,7 +154,7 @@ class AttentionHabits(nn.Module):
             len(layers) // 2: (Hop.ASKED, Hop.BEFORE, Hop.FIRST),
             len(layers) - 2: (Hop.ASKED, Hop.BEFORE, Hop.FIRST),
         }
-        self._habits = [(layer, head, what) for layer, heads in by_layer.items() for head, what in enumerate(heads)]
+        self._rules = [(layer, head, what) for layer, heads in by_layer.items() for head, what in enumerate(heads)]
         self._last = len(layers) - 1
         self._attention = [layer.self_attn for layer in layers]
         self._early = torch.empty(0)
@@ -169,26 +170,27 @@ class AttentionHabits(nn.Module):
         names: torch.Tensor,
         answers: torch.Tensor,
         visual: torch.Tensor,
-        truths: Sequence[TokenTruth | None],
+        token_targets: Sequence[TokenTargets | None],
         sees: Sequence[bool],
     ) -> dict[str, torch.Tensor]:
-        """Of the forward pass that has just been.
+        """Terms of the language model's latest forward pass.
 
         Args:
-            names: int64 [N, 1 + NAME_COLUMNS], answers: int64 [A, 3]: of ``Pointers`` after the number of their row.
-            visual: bool [B, L], which tokens are of the video.
-            truths: of the B rows; a row without one has no names.
-            sees: whether a row shows its video; in the others all there is to look at is the first token.
+            names: int64 [N, 1 + NAME_COLUMNS]: the number of the row, then a row of ``Pointers.names``.
+            answers: int64 [A, 3]: the number of the row, then a row of ``Pointers.answers``.
+            visual: bool [B, L], which tokens belong to the video.
+            token_targets: targets of the B rows; a row without targets has no names.
+            sees: whether a row shows its video; if not, all names should attend to the first token.
 
         Returns:
-            ``attention_loss``, the sum over heads of the mean of -log(share of the attention that is where it should
-            be); ``found``, that share of the heads that look at any token that shows the thing.
+            ``attention_loss``, the sum over heads of the mean of -log(share of the attention that goes where it
+            should); ``found``, the mean of that share for the heads with ``Look.ANY``.
         """
         found: list[torch.Tensor] = []
         losses: dict[object, list[torch.Tensor]] = {}
         time_errors: list[torch.Tensor] = []
-        for row, truth in enumerate(truths):
-            if truth is None:
+        for row, targets in enumerate(token_targets):
+            if targets is None:
                 continue
             in_video = visual[row].nonzero()[:, 0]
             share = (torch.arange(len(in_video), device=visual.device) / len(in_video)).float()
@@ -196,8 +198,8 @@ class AttentionHabits(nn.Module):
             time_errors.append(F.smooth_l1_loss(said, share, beta=_HUBER))
             mine = names[names[:, 0] == row][:, 1:]
             if len(mine):
-                wanted = looks(mine.cpu(), truth)
-                for layer, head, what in self._habits:
+                wanted = looks(mine.cpu(), targets)
+                for layer, head, what in self._rules:
                     at, target = _targets(mine, what, wanted, in_video, sees[row], visual.shape[1])
                     if len(at):
                         shares = self._share(layer, head, row, at, target)
@@ -237,7 +239,7 @@ def _targets(
     sees: bool,
     length: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens [n] of names that have something to look at, and what, bool [n, length]."""
+    """Tokens [n] of the names that the rule is about, and which tokens they should attend to, bool [n, length]."""
     if isinstance(what, Hop):
         known = names[:, what.value] != NOWHERE
         return names[known, TOKEN], F.one_hot(names[known, what.value], length).bool()

@@ -1,10 +1,10 @@
-"""What the things are that a question names, and where: a second thing for the language model to learn from.
+"""Auxiliary supervision of mentions: what the language model should know of a thing at the word that names it.
 
-A question about a chair is answered by way of the chair's tokens, one about two things by way of both. Short answers
-alone teach that way slowly. So readings of the model's states, which training drops at the end, have to say at the word
-"chair" itself how many chairs there are, where the only one lies in the view that shows most of it, how long it is and
-when it is first seen; a layer later how it lies to the things named before it, and at the end of an option whether it
-is the right one; where an answer begins, the logarithm of a number that is to be answered.
+A model answers a question about a chair through the visual tokens of the chair, and a question about two things through
+the tokens of both. Short answers alone teach this slowly. So linear heads on the model's hidden states, which training
+drops at the end, predict at the word "chair" how many chairs there are, where a single one lies in the view that shows
+most of it, how long it is and when it is first seen; in a later layer where it lies relative to the things named
+before, and at the end of an option whether the option is right; and where an answer begins the logarithm of a number.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from spatial_mllm_ros.geometry.poses import inverse_pose
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.scene_questions.evidence import Evidence, Limits
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation
-from spatial_mllm_ros.training.supervision.question_names import NOBODY, QuestionNames
+from spatial_mllm_ros.training.supervision.question_names import NO_NAME, QuestionNames
 from spatial_mllm_ros.training.supervision.tokens import UNIT_M
 
-#: At a name, of its class: is there one, how many / 3, centre of the only one / UNIT_M (3) in the camera that sees most
-#: of it (only who knows how the camera moved could tell it in the first one), logarithm of its longest side in metres,
-#: 2 x share of the video before it is first seen well.
+#: At a name, for its class: whether there is one; how many / 3; the centre of a single one / UNIT_M (3 numbers) in the
+#: camera that sees most of it (the first camera would need the camera's motion too); the logarithm of its longest side
+#: in metres; 2 x the share of the video before it is first seen well.
 THING = slice(0, 7)
-#: At a name: how much later it is first seen than the thing named before; logarithms of the distances in metres to that
-#: and to the one that is asked about; how far right and how far before oneself / UNIT_M, standing at the first thing
-#: named and facing the second.
+#: At a name: how much later it is first seen than the thing named before; the logarithms of the distances in metres to
+#: the thing named before and to the thing that is asked about; how far to the right and how far ahead it is / UNIT_M
+#: for somebody who stands at the first thing named and faces the second.
 RELATION = slice(7, 12)
-RIGHT = 12  #: At the last name of an option: 1 where the option is the answer, else 0.
+RIGHT = 12  #: At the last name of an option: 1 if the option is the answer, else 0.
 ANSWER = 13  #: Before an answer that is a number: its logarithm.
 READINGS = 14
 _COUNT_UNIT, _TIME_UNIT = 3.0, 0.5
@@ -42,13 +42,13 @@ _CLOSEST_M = 0.1  # nearer things count as this far apart, or touching ones woul
 
 
 @dataclass(frozen=True, eq=False)
-class ThingTruth:
-    """What is true of each of the K classes of ``LABELS``; NaN where it is unknown or has no one answer.
+class ThingTargets:
+    """What a video shows of each of the K classes of ``LABELS``; NaN if that is unknown or not unique.
 
     Attributes:
         numbers: float64 [K, 7], see ``THING``.
-        plan_m: float64 [K, 2], where on the plan the only one stands.
-        distances_m: float64 [K, K], between the closest points of the only ones.
+        plan_m: float64 [K, 2], where on the plan a single thing stands.
+        distances_m: float64 [K, K], between the closest points of single things.
     """
 
     numbers: np.ndarray
@@ -56,11 +56,11 @@ class ThingTruth:
     distances_m: np.ndarray
 
 
-def thing_truth(scene: SceneAnnotation) -> ThingTruth:
-    """The truth of a scene whose visibility is known.
+def thing_targets(scene: SceneAnnotation) -> ThingTargets:
+    """The targets of a scene whose visibility is known.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: the visibility is not known.
     """
     if scene.visibility is None:
         raise ConfigurationError(f"Scene {scene.name!r} has no visibility; give one whose frames are known.")
@@ -68,49 +68,49 @@ def thing_truth(scene: SceneAnnotation) -> ThingTruth:
     appearances = evidence.appearances()
     best_views = scene.visibility.pixels.argmax(0)
     by_id = {thing.id: n for n, thing in enumerate(scene.objects)}
-    truth = ThingTruth(np.full((count, 7), np.nan), np.full((count, 2), np.nan), np.full((count, count), np.nan))
-    for row, label in zip(truth.numbers, LABELS, strict=True):
+    targets = ThingTargets(np.full((count, 7), np.nan), np.full((count, 2), np.nan), np.full((count, count), np.nan))
+    for row, label in zip(targets.numbers, LABELS, strict=True):
         things = evidence.by_label.get(label, [])
         if not things:
             row[0] = 0.0
-        if label in appearances:  # else it is there and not seen well: neither yes nor no
+        if label in appearances:  # a thing that is there but not seen well is neither yes nor no
             row[:2] = 1.0, len(things) / _COUNT_UNIT
             row[6] = appearances[label][1] / len(scene.visibility.stamps_ns) / _TIME_UNIT
     for thing in evidence.unique:
         number, box = LABELS.index(thing.label), thing.box
         cam_from_scene = inverse_pose(scene.visibility.scene_from_cam[best_views[by_id[thing.id]]])
         centre_m = cam_from_scene[:3, :3] @ box.centre_m + cam_from_scene[:3, 3]
-        truth.numbers[number, 2:5] = centre_m / UNIT_M
-        truth.numbers[number, 5] = math.log(float(box.size_m.max()))
-        truth.plan_m[number] = box.centre_m[:2]
+        targets.numbers[number, 2:5] = centre_m / UNIT_M
+        targets.numbers[number, 5] = math.log(float(box.size_m.max()))
+        targets.plan_m[number] = box.centre_m[:2]
         for other in evidence.unique:
-            truth.distances_m[number, LABELS.index(other.label)] = evidence.distance_m(thing, other)
-    return truth
+            targets.distances_m[number, LABELS.index(other.label)] = evidence.distance_m(thing, other)
+    return targets
 
 
-def mention_truth(names: QuestionNames, truth: ThingTruth) -> torch.Tensor:
-    """What is to be read at each token of a question, float32 [tokens, READINGS]; NaN where nothing is."""
+def mention_targets(names: QuestionNames, targets: ThingTargets) -> torch.Tensor:
+    """What is predicted at each token of a question, float32 [tokens, READINGS]; NaN where nothing is."""
     values = np.full((names.tokens, READINGS), np.nan, np.float32)
-    asked = names.labels[names.asked] if names.labels else NOBODY
+    asked = names.labels[names.asked] if names.labels else NO_NAME
     for n, (place, label) in enumerate(zip(names.places, names.labels, strict=True)):
-        values[place, THING] = truth.numbers[label]
+        values[place, THING] = targets.numbers[label]
         before = names.labels[n - 1] if n else label
         relation = values[place, RELATION]
         if before != label:
-            relation[0] = truth.numbers[label, 6] - truth.numbers[before, 6]
-            relation[1] = _log_distance(truth, label, before)
+            relation[0] = targets.numbers[label, 6] - targets.numbers[before, 6]
+            relation[1] = _log_distance(targets, label, before)
         if asked not in (label, before):
-            relation[2] = _log_distance(truth, label, asked)
+            relation[2] = _log_distance(targets, label, asked)
         first_two = names.labels[:2]
         if n >= 2 and len({*first_two, label}) == 3:
-            relation[3:] = _from_first_to_second(*(truth.plan_m[k] for k in (*first_two, label)))
+            relation[3:] = _from_first_to_second(*(targets.plan_m[k] for k in (*first_two, label)))
     for option, end in enumerate(names.option_ends):
         values[names.places[end], RIGHT] = float(option == names.right)
     return torch.from_numpy(values)
 
 
-def _log_distance(truth: ThingTruth, one: int, other: int) -> float:
-    return float(np.log(np.maximum(_CLOSEST_M, truth.distances_m[one, other])))  # NaN stays NaN
+def _log_distance(targets: ThingTargets, one: int, other: int) -> float:
+    return float(np.log(np.maximum(_CLOSEST_M, targets.distances_m[one, other])))  # NaN stays NaN
 
 
 def _from_first_to_second(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def _from_first_to_second(first: np.ndarray, second: np.ndarray, third: np.ndarr
 
 
 class MentionHead(nn.Module):
-    """Readings of the language model's states of width D: things in the middle layer, relations in the last but one."""
+    """Linear heads on hidden states of width D: things in the middle layer, relations in the last layer but one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -132,15 +132,15 @@ class MentionHead(nn.Module):
     def forward(
         self, middle: torch.Tensor, later: torch.Tensor, last: torch.Tensor, wanted: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Means over the names and the answers of a batch.
+        """The terms of a batch, means over its names and answers.
 
         Args:
-            middle, later, last: [N, D], states of three layers at the N tokens at which something is to be read.
-            wanted: [N, READINGS], NaN where nothing is.
+            middle, later, last: [N, D], states of three layers at the N tokens at which something is predicted.
+            wanted: [N, READINGS], NaN where nothing is predicted.
 
         Returns:
-            ``mention_loss``; ``place_error_m`` of things of which there is one; ``options_right``, the share of
-            options that are rightly taken for right or wrong; ``answer_error``, of the logarithm.
+            ``mention_loss``; ``place_error_m`` of single things; ``options_right``, the share of options that are
+            correctly classified as right or wrong; ``answer_error``, of the logarithm.
         """
         parts = (self.things(middle.float()), self.relations(later.float()), self.answers(last.float()))
         read, known = torch.cat(parts, dim=-1), wanted.isfinite()

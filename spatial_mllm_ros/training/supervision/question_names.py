@@ -1,4 +1,4 @@
-"""Which things a question names, where, and what part each name plays: shared by what is learned beside answers."""
+"""Which things a question names, at which tokens, and the role of each name: all auxiliary supervision uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from spatial_mllm_ros.models.spatial_mllm.tokenization import ChatTokenizer
 from spatial_mllm_ros.rooms.world.catalog import LABELS
 
-NOBODY = -1  #: label of a token that names nothing
+NO_NAME = -1  #: label of a token that names nothing
 _FROM_THIRD = 3  # who stands at the first thing and faces the second turns to the third
 
 
@@ -23,8 +23,8 @@ class Mentions:
         self._longest = max(len(ids) for ids in self._labels)
 
     def of(self, ids: Sequence[int]) -> list[int]:
-        """Per token the index in ``LABELS`` of the name that ends with it, of several the longest; else ``NOBODY``."""
-        found = [NOBODY] * len(ids)
+        """Per token the index in ``LABELS`` of the longest name that ends with the token, or ``NO_NAME``."""
+        found = [NO_NAME] * len(ids)
         end = len(ids)
         while end > 0:
             length = next(
@@ -41,14 +41,14 @@ class QuestionNames:
     """The N names in a question.
 
     Attributes:
-        tokens: how many the question has; its answer begins after them.
+        tokens: number of tokens of the question; its answer begins after them.
         places: int [N], the token of each name.
         labels: int [N], its index in ``LABELS``.
         asked: number of the name that is asked about: the last one before options that name things, else the first.
-        option_ends: per option the number of its last name; () where options do not all name equally many things.
+        option_ends: per option the number of its last name; () if the options do not all name equally many things.
         right: index of the right option.
-        answer_from: number of the name that the answer follows from: the last one of the right option; without such
-            options the third in the sentence, or its last; None where it names nothing.
+        answer_from: number of the name that the answer follows from: the last name of the right option; without options
+            that name things, the third name of the sentence or its last one; None if the sentence names nothing.
     """
 
     tokens: int
@@ -64,12 +64,12 @@ class QuestionNames:
         """The names of a question.
 
         Args:
-            named: of ``Mentions.of``, of all its tokens.
+            named: what ``Mentions.of`` gives for all tokens of the question.
             in_sentence: how many of the names come before the options.
             options: number of options.
             right: index of the right one.
         """
-        places = tuple(place for place, label in enumerate(named) if label != NOBODY)
+        places = tuple(place for place, label in enumerate(named) if label != NO_NAME)
         in_options = len(places) - in_sentence
         ends: tuple[int, ...] = ()
         if options and in_options and in_options % options == 0:

@@ -66,12 +66,12 @@ def test_visual_inputs_differ_in_what_they_show_only(model, encoded, seen):
 
 
 def test_true_points_are_those_that_training_is_shown(model, encoded, ablation, rooms):
-    from spatial_mllm_ros.training.supervision.tokens import token_truth
+    from spatial_mllm_ros.training.supervision.tokens import token_targets
 
     clip = rooms[2].clip
     seen = SeenClip(clip, tuple(range(len(clip.stamps_ns))))
     found = true_patch_points(seen, encoded.tokens(model, seen).grid_thw).numpy()
-    truth = token_truth(clip).patches_m.numpy()
+    truth = token_targets(clip).patches_m.numpy()
     assert found.shape == truth.shape
     assert np.array_equal(found, truth, equal_nan=True)
     later = SeenClip(clip, (3, 5, 7))  # an odd number, and another first camera

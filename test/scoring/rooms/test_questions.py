@@ -86,4 +86,4 @@ def test_the_page_needs_nothing_else_and_shows_plan_frames_and_questions(tmp_pat
     assert page.count("data:image/jpeg;base64,") == 9
     assert "<svg" in page
     assert "How many" in page
-    assert not re.search(r"(src|href)='(?!data:)", page)
+    assert not re.search(r"""(src|href)=["']?(?!["']?data:)""", page)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
-from spatial_mllm_ros.training.config import GeometryLossConfig
 from spatial_mllm_ros.training.geometry.batch import targets_of
+from spatial_mllm_ros.training.geometry.config import GeometryLossConfig
 from spatial_mllm_ros.training.geometry.loss import GeometryObjective, camera_loss, dense_loss
 
 CONFIG = GeometryLossConfig()

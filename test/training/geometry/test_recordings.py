@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spatial_mllm_ros.errors import TrainingError
-from spatial_mllm_ros.training.config import GeometryDataConfig
 from spatial_mllm_ros.training.geometry.batch import targets_of
+from spatial_mllm_ros.training.geometry.config import GeometryDataConfig
 from spatial_mllm_ros.training.geometry.recordings import RecordedBatches
 from spatial_mllm_ros.training.run_folder import BadSamples
 

@@ -7,13 +7,8 @@ from safetensors.torch import load_file
 
 from spatial_mllm_ros.models.checkpoints.files import write_checkpoint
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm, load_vggt
-from spatial_mllm_ros.training.config import (
-    GeometryConfig,
-    GeometryLossConfig,
-    GeometryModelConfig,
-    OptimiserConfig,
-    RunConfig,
-)
+from spatial_mllm_ros.training.config import OptimiserConfig, RunConfig
+from spatial_mllm_ros.training.geometry.config import GeometryConfig, GeometryLossConfig, GeometryModelConfig
 from spatial_mllm_ros.training.geometry.run import run_geometry
 
 

@@ -21,31 +21,27 @@ from spatial_mllm_ros.models.spatial_mllm.true_points import point_tokens
 from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.points import patch_points, points_in_first_camera
 from spatial_mllm_ros.rooms.world.catalog import LABELS
-from spatial_mllm_ros.training.config import (
-    PARTS,
+from spatial_mllm_ros.training.config import RunConfig
+from spatial_mllm_ros.training.geometry.batch import relative_to_first, world_points
+from spatial_mllm_ros.training.geometry.config import (
     GeometryConfig,
     GeometryDataConfig,
     GeometryLossConfig,
     GeometryModelConfig,
-    PartRates,
-    RunConfig,
-    SftConfig,
-    SftDataConfig,
-    SftModelConfig,
 )
-from spatial_mllm_ros.training.geometry.batch import relative_to_first, world_points
 from spatial_mllm_ros.training.geometry.rooms import RoomGeometryBatches
 from spatial_mllm_ros.training.geometry.run import run_geometry
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft.batch import build_batch
+from spatial_mllm_ros.training.sft.config import PARTS, PartRates, SftConfig, SftDataConfig, SftModelConfig
 from spatial_mllm_ros.training.sft.model import SftObjective
 from spatial_mllm_ros.training.sft.room_pool import RoomFrames, RoomPool
 from spatial_mllm_ros.training.sft.rooms import DESCRIBE, RoomRows, description
 from spatial_mllm_ros.training.sft.run import run_sft
 from spatial_mllm_ros.training.sft.stage import SftStage
-from spatial_mllm_ros.training.supervision.mentions import MentionHead, ThingTruth, mention_truth, thing_truth
+from spatial_mllm_ros.training.supervision.mentions import MentionHead, ThingTargets, mention_targets, thing_targets
 from spatial_mllm_ros.training.supervision.question_names import Mentions, QuestionNames
-from spatial_mllm_ros.training.supervision.tokens import UNIT_M, TokenTruthHead, token_truth
+from spatial_mllm_ros.training.supervision.tokens import UNIT_M, TokenHead, token_targets
 
 FAST = PartRates(connector=5e-3, merger=5e-3, language=5e-3, vision=5e-3, spatial=5e-3)
 
@@ -57,8 +53,8 @@ def clip():
 
 def sft_config(start, out, model=None, **run):
     steps = {"steps": 4, "batch_size": 2, "accumulate": 1, "device": "cpu", "save_every": 2, "seed": 4, **run}
-    truths = {"token_truth": 1.0, "mention_truth": 1.0}
-    given = {"trained": PARTS, **truths, "zeroed": 0.2, "blind": 0.2, **(model or {})}
+    weights = {"token_supervision": 1.0, "mention_supervision": 1.0}
+    given = {"trained": PARTS, **weights, "zeroed": 0.2, "blind": 0.2, **(model or {})}
     return SftConfig(
         model=SftModelConfig(checkpoint=start, **given),
         data=SftDataConfig(rooms_frames=(4, 2)),
@@ -102,9 +98,9 @@ def test_frames_of_a_room_are_cut_into_samples_from_elsewhere_in_it():
 
 
 def test_the_truth_of_a_patch_is_what_its_pixels_show_and_where(clip):
-    truth = token_truth(clip)
-    assert truth.grid == (6, 8)
-    assert truth.shown.shape == (4, 48, len(LABELS))
+    targets = token_targets(clip)
+    assert targets.grid == (6, 8)
+    assert targets.shown.shape == (4, 48, len(LABELS))
     fx, fy, cx, cy = (getattr(clip.intrinsics, name) for name in ("fx_px", "fy_px", "cx_px", "cy_px"))
     first_from_scene = np.linalg.inv(clip.scene_from_cam[0])
     named = 0
@@ -117,47 +113,47 @@ def test_the_truth_of_a_patch_is_what_its_pixels_show_and_where(clip):
             if number > 0:
                 share[clip.annotation.objects[number - 1].label] += count / 14**2
         expected = {label for label, part in share.items() if part >= 0.04}
-        assert {LABELS[k] for k in torch.nonzero(truth.shown[frame, patch])[:, 0]} == expected
+        assert {LABELS[k] for k in torch.nonzero(targets.shown[frame, patch])[:, 0]} == expected
         named += len(expected)
         z = clip.depth_m[block].numpy()
         v, u = np.mgrid[block[1], block[2]]
         in_camera = np.stack(((u - cx) / fx * z, (v - cy) / fy * z, z, np.ones_like(z)), -1)
         in_first = in_camera @ (first_from_scene @ clip.scene_from_cam[frame]).T
-        for values, wanted in ((truth.in_camera_m, in_camera), (truth.patches_m, in_first)):
+        for values, wanted in ((targets.in_camera_m, in_camera), (targets.patches_m, in_first)):
             mean = np.nanmean(wanted[..., :3].reshape(-1, 3), axis=0)
             assert values[frame, patch].numpy() == pytest.approx(mean, abs=2e-3)
     assert named >= 5
 
 
 def test_readings_of_tokens_know_their_eight_patches_by_frame_row_and_column(clip):
-    truth = token_truth(clip)
-    head = TokenTruthHead(16)
+    targets = token_targets(clip)
+    head = TokenHead(16)
     tokens, words = torch.randn(2 * 3 * 4, 16), torch.randn(len(LABELS), 16)
     token, patch_in_token = 17, 6  # frame pair 1, row 1, column 1; second frame, lower row, left column
     frame, row, column = 3, 3, 2
-    place = truth.patches_m[frame, row * 8 + column]
+    place = targets.patches_m[frame, row * 8 + column]
     with torch.no_grad():
         for parameter in head.places.parameters():
             parameter.zero_()
         head.places.bias.view(8, 6)[patch_in_token, 3:] = place / UNIT_M
-    merged = merged_rows(truth.patches_m, truth.grid, Fusion.V1_0).view(-1, 8, 3)
+    merged = merged_rows(targets.patches_m, targets.grid, Fusion.V1_0).view(-1, 8, 3)
     assert torch.equal(merged[token, patch_in_token], place)
-    better = head.place_terms(tokens, truth)["place_loss"]
-    other = replace(truth, patches_m=truth.patches_m.flip(1))
+    better = head.place_terms(tokens, targets)["place_loss"]
+    other = replace(targets, patches_m=targets.patches_m.flip(1))
     assert better != head.place_terms(tokens, other)["place_loss"]
     # A token that is the sum of the words of what it shows is named better than one of other words.
-    shown = merged_rows(truth.shown.float(), truth.grid, Fusion.V1_0).view(-1, 8, len(LABELS)).amax(1)
-    right = head.name_terms(shown @ words, words, truth)["name_loss"]
-    assert right < head.name_terms(shown.roll(1, dims=1) @ words, words, truth)["name_loss"]
+    shown = merged_rows(targets.shown.float(), targets.grid, Fusion.V1_0).view(-1, 8, len(LABELS)).amax(1)
+    right = head.name_terms(shown @ words, words, targets)["name_loss"]
+    assert right < head.name_terms(shown.roll(1, dims=1) @ words, words, targets)["name_loss"]
 
 
 def test_things_are_told_as_the_annotation_has_them(clip):
-    truth, scene = thing_truth(clip.annotation), clip.annotation
+    targets, scene = thing_targets(clip.annotation), clip.annotation
     counts = Counter(thing.label for thing in scene.objects)
     best_views = clip.annotation.visibility.pixels.argmax(0)
     single = {}
     for number, label in enumerate(LABELS):
-        present, count, *centre, length, first_seen = truth.numbers[number].tolist()
+        present, count, *centre, length, first_seen = targets.numbers[number].tolist()
         if not counts[label]:
             assert present == 0
             assert math.isnan(count)
@@ -179,8 +175,8 @@ def test_things_are_told_as_the_annotation_has_them(clip):
     assert len(single) >= 2
     one, other = list(single)[:2]
     centres_apart = np.linalg.norm(single[one].centre_m - single[other].centre_m)
-    assert 0 <= truth.distances_m[one, other] < centres_apart
-    assert truth.distances_m[one, other] == truth.distances_m[other, one]
+    assert 0 <= targets.distances_m[one, other] < centres_apart
+    assert targets.distances_m[one, other] == targets.distances_m[other, one]
 
 
 @pytest.fixture
@@ -192,12 +188,12 @@ def things():
         numbers[label] = (1, 1 / 3, *place, 0, 0, first_seen)
     known = [3, 5, 7, 9]
     apart[np.ix_(known, known)] = np.linalg.norm(plan[known][:, None] - plan[known], axis=-1)
-    return ThingTruth(numbers, plan, apart)
+    return ThingTargets(numbers, plan, apart)
 
 
 def test_a_thing_is_told_from_the_one_before_it_and_in_the_eyes_of_who_faces_the_second_from_the_first(things):
     named = [-1, 3, -1, 5, -1, 7, 9, 11]
-    read = mention_truth(QuestionNames.of(named, in_sentence=5), things).numpy()
+    read = mention_targets(QuestionNames.of(named, in_sentence=5), things).numpy()
     assert not np.isfinite(read[[0, 2, 4]]).any()
     assert read[1, 1] == pytest.approx(1 / 3)
     assert not np.isfinite(read[1, 7:]).any()  # nothing was named before it
@@ -212,17 +208,17 @@ def test_a_thing_is_told_from_the_one_before_it_and_in_the_eyes_of_who_faces_the
 
 def test_the_last_name_of_each_option_tells_whether_it_is_the_right_one(things):
     names = QuestionNames.of([5, 7, 3, -1, -1, 5, -1, 7], in_sentence=3, options=2, right=1)
-    closest = mention_truth(names, things).numpy()
+    closest = mention_targets(names, things).numpy()
     assert closest[[5, 7], 12].tolist() == [0.0, 1.0]
     assert np.isfinite(closest[:, 12]).sum() == 2
     # Options are compared with what is asked about, the last name before them.
     assert math.exp(closest[7, 9]) == pytest.approx(math.hypot(3, 0.5))
     names = QuestionNames.of([3, 5, -1, 3, 5, -1, 5, 3], in_sentence=2, options=2)
-    order = mention_truth(names, things).numpy()
+    order = mention_targets(names, things).numpy()
     assert order[[4, 7], 12].tolist() == [1.0, 0.0]
     assert order[7, 7] == pytest.approx(0.2 - 0.6)
     names = QuestionNames.of([3, 5, 7, -1], in_sentence=3, options=2)  # "left" and "right" name nothing
-    direction = mention_truth(names, things).numpy()
+    direction = mention_targets(names, things).numpy()
     assert not np.isfinite(direction[:, 12]).any()
     assert math.exp(direction[2, 9]) == pytest.approx(math.hypot(3, 0.5))  # then the first name is asked about
 
@@ -421,14 +417,14 @@ def test_without_dialogues_the_language_model_does_not_run_and_tokens_are_learne
         raise AssertionError("the language model ran")
 
     monkeypatch.setattr(SftObjective, "_answers", refuse)
-    finished = run_sft(replace(config, data=data, model=replace(config.model, mention_truth=0.0)))
+    finished = run_sft(replace(config, data=data, model=replace(config.model, mention_supervision=0.0)))
     found = rows(finished.parent)
     assert found[-1]["loss"] < found[0]["loss"] - 1.0
     before, after = (load_spatial_mllm(folder).model.state_dict() for folder in (start, finished))
     changed = {name.split(".")[1] for name, value in before.items() if not torch.equal(value, after[name])}
     assert changed == {"connector", "visual", "spatial_encoder"}
     with pytest.raises(ConfigurationError, match="nothing to learn"):
-        replace(config, data=data, model=replace(config.model, token_truth=0.0))
+        replace(config, data=data, model=replace(config.model, token_supervision=0.0))
 
 
 def test_frames_cut_from_a_room_know_what_they_show_in_their_own_first_camera(clip, start):
@@ -438,17 +434,17 @@ def test_frames_cut_from_a_room_know_what_they_show_in_their_own_first_camera(cl
     assert row.dialogues == []
     points = points_in_first_camera(clip.depth_m[chosen], clip.scene_from_cam[chosen], clip.intrinsics)
     alike = partial(torch.testing.assert_close, atol=1e-4, rtol=1e-4, equal_nan=True)
-    alike(row.truth.patches_m, patch_points(points, PATCH_PX))
-    alike(row.truth.patches_m[0], row.truth.in_camera_m[0])
-    assert (row.truth.patches_m[1] - row.truth.in_camera_m[1]).abs().nanmean() > 0.1
-    assert torch.equal(row.truth.shown, token_truth(clip).shown[chosen])
+    alike(row.token_targets.patches_m, patch_points(points, PATCH_PX))
+    alike(row.token_targets.patches_m[0], row.token_targets.in_camera_m[0])
+    assert (row.token_targets.patches_m[1] - row.token_targets.in_camera_m[1]).abs().nanmean() > 0.1
+    assert torch.equal(row.token_targets.shown, token_targets(clip).shown[chosen])
     images = prepare_video(list(clip.rgb[chosen].numpy()), budget).spatial_images
     assert torch.equal(row.prepared.spatial_images, images)
 
 
 def test_rows_of_a_pool_follow_from_the_step_and_are_more_where_they_are_shorter(start, tmp_path):
     loaded = load_spatial_mllm(start)
-    config = sft_config(start, tmp_path, {"mention_truth": 0.0})
+    config = sft_config(start, tmp_path, {"mention_supervision": 0.0})
     data = replace(config.data, rooms_frames=(2, 8), rooms_pool=6, rooms_questions=0, rooms_describe=False)
     seen = {}
     for turn, rank in itertools.product(range(2), range(2)):
@@ -478,7 +474,7 @@ def test_a_run_on_a_pool_broken_off_and_resumed_is_the_same_run(start, tmp_path,
     def run(out, **more):
         config = sft_config(start, out, {"trained": ("connector", "merger", "vision", "spatial")}, **more)
         data = replace(config.data, rooms_questions=0, rooms_describe=False, rooms_pool=3)
-        run_sft(replace(config, data=data, model=replace(config.model, mention_truth=0.0)))
+        run_sft(replace(config, data=data, model=replace(config.model, mention_supervision=0.0)))
 
     made = RoomPool.rows
 
@@ -497,7 +493,7 @@ def test_a_run_on_a_pool_broken_off_and_resumed_is_the_same_run(start, tmp_path,
 
 
 def test_a_pool_of_rooms_gives_no_dialogues_and_says_so():
-    parts = {"model": SftModelConfig(checkpoint=Path("x"), token_truth=1.0), "run": RunConfig(out=Path("y"))}
+    parts = {"model": SftModelConfig(checkpoint=Path("x"), token_supervision=1.0), "run": RunConfig(out=Path("y"))}
     with pytest.raises(ConfigurationError, match=r"cut from a pool of rooms have no dialogues; set data\.rooms_pool"):
         SftConfig(data=SftDataConfig(rooms_pool=3), **parts)
 
@@ -514,7 +510,7 @@ def test_visual_tokens_are_brought_to_a_size_and_keep_their_direction(start, tmp
 
 
 def test_a_finished_checkpoint_has_its_tokens_at_the_size_it_was_trained_with(start, tmp_path):
-    settings = {"token_rms": 3.0, "trained": ("language",), "token_truth": 0.0}
+    settings = {"token_rms": 3.0, "trained": ("language",), "token_supervision": 0.0}
     finished = run_sft(sft_config(start, tmp_path / "run", settings, steps=1))
     before, after = (load_spatial_mllm(folder).model.model for folder in (start, finished))
     ratio = after.connector.last_layer.weight / before.connector.last_layer.weight

@@ -12,15 +12,8 @@ import torch
 
 from spatial_mllm_ros.errors import ConfigurationError, TrainingError
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
-from spatial_mllm_ros.training.config import (
-    PARTS,
-    OptimiserConfig,
-    PartRates,
-    RunConfig,
-    SftConfig,
-    SftDataConfig,
-    SftModelConfig,
-)
+from spatial_mllm_ros.training.config import OptimiserConfig, RunConfig
+from spatial_mllm_ros.training.sft.config import PARTS, PartRates, SftConfig, SftDataConfig, SftModelConfig
 from spatial_mllm_ros.training.sft.model import choose_trained, part_of
 from spatial_mllm_ros.training.sft.run import run_sft
 
@@ -150,7 +143,7 @@ def test_bad_samples_are_left_out_counted_and_reported_with_file_and_line(start,
 def test_data_without_one_usable_line_is_refused_at_once(start, clips, tmp_path):
     (clips / "empty.jsonl").write_text("no json\n")
     settings = config(start, clips, tmp_path / "run")
-    with pytest.raises(TrainingError, match="Not one line"):
+    with pytest.raises(TrainingError, match=r"No line of .* can be used"):
         run_sft(replace(settings, data=replace(settings.data, files=(clips / "empty.jsonl",))))
 
 
