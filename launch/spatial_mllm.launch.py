@@ -18,7 +18,7 @@ TOPICS = {
 
 
 def spatial_node(context):
-    """The node; a function of the context, since only an argument that was given may override the parameter file."""
+    """The node; the context is needed because only a checkpoint that was given may override the parameter file."""
     parameters = [LaunchConfiguration("params_file")]
     checkpoint = LaunchConfiguration("checkpoint").perform(context)
     if checkpoint:
@@ -39,7 +39,7 @@ def spatial_node(context):
 
 
 def generate_launch_description():
-    """Arguments, the Fast DDS profile unless the user has chosen one, and the node."""
+    """The arguments, the Fast DDS profile unless the user has chosen one, and the node."""
     params_file = share_directory() / "config" / "spatial_mllm.yaml"
     return LaunchDescription(
         [

@@ -1,6 +1,6 @@
-"""The main job on one screen: a recording played into the running node, questions asked, one picture drawn.
+"""The command `spatial_mllm demo`: plays a recording into a running node, asks it questions and draws a picture.
 
-Three real processes: the player publishes the recording, the node answers, and this one asks, as a robot would.
+Three processes take part: the player publishes the recording, the node answers, and this process asks questions.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SPEED = 4
 _FRAMES_BEFORE_THE_FIRST_QUESTION = 4
 _QUESTIONS = 6
 _SHORT = 40  # characters of an answer in the picture
-#: Asked about a recording of which nothing is known.
+#: Asked about a recording without an annotation.
 _OF_ANY_ROOM = (
     Question("How many chairs are in this room?"),
     Question("How far is the chair from the door?"),
@@ -64,18 +64,18 @@ PICTURE_FILE = "demo.png"
 
 
 def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
-    """The command `spatial_mllm demo`; returns its exit code.
+    """Runs the command and returns its exit code.
 
-    Where the truth about the recording lies beside it (NAME.scene.json), what is asked follows from what the checkpoint
-    is good at, and truth and score stand beside every answer.
+    Where an annotation lies beside the recording (NAME.scene.json), the questions are of the types that the checkpoint
+    answers best, and truth and score are printed with every answer.
 
     Args:
-        source: a recording; None for a walk through a generated room, rendered on the spot.
-        out_dir: where the picture goes; made if need be.
-        checkpoint: folder of the model; "" for the one in the box.
+        source: a recording; None for a walk through a generated room, which is rendered first.
+        out_dir: gets the picture and the logs; made where it does not exist.
+        checkpoint: folder of the model; "" for the bundled one.
 
     Raises:
-        SpatialMllmError: the recording, the checkpoint or one of the processes fails; the sentence says which.
+        SpatialMllmError: the recording, the checkpoint or one of the processes fails; the message says which.
     """
     use_own_domain()
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -157,8 +157,8 @@ class _Asker:
     """Asks, and prints question, answer, truth, evidence and timings.
 
     Attributes:
-        told: one line per answer after the last frame, for the picture.
-        asked: the questions with a truth among them.
+        told: one line for each scored answer, for the picture.
+        asked: the questions of these answers.
     """
 
     def __init__(self, strengths: KnownStrengths) -> None:
@@ -168,7 +168,7 @@ class _Asker:
         self.asked: list[SceneQuestion] = []
 
     def ask(self, client: LiveClient, asked: SceneQuestion | Question, *, final: bool = True) -> None:
-        """One question; ``final``: the node has seen everything that the truth is about."""
+        """Asks one question; with ``final`` the node has seen the whole recording, so the answer is scored."""
         question = asked.question if isinstance(asked, SceneQuestion) else asked
         answer = client.ask(question)
         if answer.random_weights and not self._warned:
@@ -197,7 +197,7 @@ class _Asker:
 
 
 def _known(scene: SceneAnnotation, asker: _Asker) -> KnownScene:
-    """Walls, the things that were asked about, and the answers, for the picture."""
+    """Walls, the objects of the questions, and the answers, for the picture."""
     wanted = {number for question in asker.asked for number in question.objects}
     outlines = [np.column_stack([room.polygon_m, np.zeros(len(room.polygon_m))]) for room in scene.rooms]
     things = [(thing.label, thing.box.corners()[:4]) for thing in scene.objects if thing.id in wanted]

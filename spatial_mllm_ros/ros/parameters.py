@@ -77,29 +77,14 @@ class Parameter:
         return ""
 
 
-def _of_node(  # type: ignore[explicit-any]  # the field's annotation is the type
-    default: Value,
-    description: str,
-    *,
-    unit: str = "",
-    bounds: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
-    session: str = "",
-) -> Any:
-    metadata = {"description": description, "unit": unit, "bounds": bounds, "choices": choices, "session": session}
-    return field(default=default, metadata=metadata)
+def _of_node(default: Value, description: str, **details: object) -> Any:  # type: ignore[explicit-any]
+    """A field whose annotation is the parameter's type; ``details`` are further attributes of ``Parameter``."""
+    return field(default=default, metadata={"description": description, **details})
 
 
-def _of_session(  # type: ignore[explicit-any]  # the field's annotation is the type
-    session: str,
-    description: str,
-    *,
-    unit: str = "",
-    bounds: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    default = attrgetter(session)(_SESSION)
-    return _of_node(default, description, unit=unit, bounds=bounds, choices=choices, session=session)
+def _of_session(session: str, description: str, **details: object) -> Any:  # type: ignore[explicit-any]
+    """The same for a field of ``SessionConfig``, whose default it takes."""
+    return _of_node(attrgetter(session)(_SESSION), description, session=session, **details)
 
 
 @dataclass(frozen=True)

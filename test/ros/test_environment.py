@@ -85,7 +85,7 @@ def test_the_variables_are_set_in_this_process_and_those_of_the_user_stay(share,
     assert set(environment.os.environ) == {"HOME", PROFILE_VARIABLES[0]}
 
 
-def test_the_shipped_profile_has_a_segment_for_several_images_and_reaches_other_machines():
+def test_the_installed_profile_has_a_segment_for_several_images_and_reaches_other_machines():
     try:
         profile = share_directory() / "config" / "fastdds_shared_memory.xml"
     except ConfigurationError as error:

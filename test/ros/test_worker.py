@@ -1,4 +1,4 @@
-"""The worker's thread: what goes before what, and that nothing starves. Real threads, awaited conditions."""
+"""The worker's thread: in which order it works, and that nothing starves. Real threads, awaited conditions."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ PATIENCE_S = 30.0
 
 
 class Gate:
-    """Something that happens in the worker's thread: the test waits until it is there, and lets it go on."""
+    """A point in the worker's thread: the test waits until the thread has reached it, and lets the thread continue."""
 
     def __init__(self):
         self.reached = threading.Event()
@@ -35,7 +35,7 @@ class Gate:
 
 
 class LoggingModel:
-    """Writes down what it is asked for; a context takes ``steps`` steps, between which it can be left."""
+    """Logs its calls; a context takes ``steps`` steps, between which it can be interrupted."""
 
     identity = ModelIdentity("logging", "0" * 64, "none", "none", True)
 
@@ -52,7 +52,7 @@ class LoggingModel:
         while done < self.steps:
             self.on_step()
             if interrupt():
-                self.log.append("refresh left")
+                self.log.append("refresh interrupted")
                 return None
             done += 1
             self.begun = (stamps, done)
@@ -70,7 +70,7 @@ class LoggingModel:
 
 
 class LoggingEncoder(FakeGeometryEncoder):
-    """Writes down every window."""
+    """Logs every window."""
 
     def __init__(self, log):
         super().__init__()
@@ -127,7 +127,7 @@ class Stage:
             return self.answers[text]
 
     def until(self, condition):
-        """Polls: what is awaited happens in the worker's thread, which tells nobody."""
+        """Polls, because the worker's thread does not notify."""
         end_s = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end_s, f"it never happened; the log is {self.model.log}"
@@ -177,7 +177,7 @@ def test_a_question_preempts_a_refresh_which_goes_on_after_it(stage):
     assert (answer.status, answer.context, answer.evidence_stamps_ns) == (Status.OK, "warm", old)
     running.until(lambda: running.session.context.stamps_ns != old)
     new = running.scene.snapshot.selection.stamps_ns
-    assert model.log == ["refresh left", "How many chairs?", ("context", new)]
+    assert model.log == ["refresh interrupted", "How many chairs?", ("context", new)]
 
 
 def test_questions_are_answered_in_order_before_the_windows_and_these_before_the_refresh(stage):
@@ -248,7 +248,7 @@ def test_closing_ends_a_refresh_in_the_middle_and_answers_who_waits(stage):
     assert running.answer("too late?").status is Status.CANCELLED
 
 
-def test_a_refresh_that_fails_in_a_way_nobody_foresaw_costs_no_answer_and_is_not_repeated_at_once(stage):
+def test_an_unexpected_error_in_a_refresh_costs_no_answer_and_the_refresh_is_not_repeated_at_once(stage):
     model = LoggingModel()
     running = stage(model)
     failed = []
