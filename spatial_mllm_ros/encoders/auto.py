@@ -1,4 +1,4 @@
-"""Sensor geometry where the robot has it, VGGT where it has not: decided once per epoch."""
+"""Sensor geometry where the robot has depth and poses, VGGT where it has not, chosen once per epoch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 class AutoGeometryEncoder:
     """Uses the sensor for an epoch whose first frame has depth, pose and intrinsics, and VGGT otherwise.
 
-    A window without anchors starts an epoch: that is why ``anchor_count`` is at least 1 here, also while the sensor,
-    which looks at no anchors, is in use. The choice holds for the whole epoch, so lengths of two kinds never mix. An
-    epoch that starts with a loaded scene is announced by ``forget_choice``; where nothing measured it, it is VGGT.
+    A window without anchors starts an epoch. Therefore ``anchor_count`` is at least 1 here, also while the sensor is
+    active, which uses no anchors. The choice holds for the whole epoch, so lengths of two kinds never mix. An epoch
+    that starts with a restored scene is announced by ``forget_choice``; it uses VGGT if no sensor measured that scene.
 
     Args:
         sensor: the encoder for frames with depth, pose and intrinsics.
@@ -73,9 +73,9 @@ class AutoGeometryEncoder:
         geometries: list[FrameGeometry] = []
         for start in range(0, len(frames), size):
             part = frames[start : start + size]
-            # only a first window larger than VGGT takes comes in parts; its later parts hang on its first one
-            hooks = anchors or [Anchor(f, g) for f, g in zip(frames[:start], geometries, strict=True)]
-            geometries += self._active.encode(part, hooks[-self._active.anchor_count :] if hooks else ())
+            # only a first window larger than VGGT takes comes in parts; its first part anchors the later ones
+            fixed = anchors or [Anchor(f, g) for f, g in zip(frames[:start], geometries, strict=True)]
+            geometries += self._active.encode(part, fixed[-self._active.anchor_count :] if fixed else ())
         return geometries
 
     def forget_choice(self) -> None:

@@ -1,4 +1,4 @@
-"""What every way of getting geometry from frames has in common."""
+"""The interface of all spatial encoders, and the records that they give and take."""
 
 from __future__ import annotations
 

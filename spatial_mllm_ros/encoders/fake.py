@@ -25,8 +25,8 @@ _WALK_RAD_PER_S = 0.11
 class FakeGeometryEncoder:
     """A camera that turns while it walks an ellipse inside a box room; rays end on the walls.
 
-    The pixels of a frame are not looked at. A frame with a pose is placed by it (moved into the room by nobody: a pose
-    outside sees the walls from outside), one without by its stamp, so equal input gives equal output in any windowing.
+    The pixels of a frame are not used. A frame with a pose is placed by its pose (from outside the room it sees the
+    walls from outside), a frame without one by its stamp, so equal input gives equal output in any windowing.
 
     Args:
         height, width: size of the point map.

@@ -41,7 +41,7 @@ class SensorDepthEncoder:
         return [name for name, part in parts.items() if part is None]
 
     def encode(self, frames: Sequence[Frame], anchors: Sequence[Anchor] = ()) -> list[FrameGeometry]:
-        """See ``GeometryEncoder``. Confidence is 1 where 0 < depth <= max_depth_m, else 0; anchors are not looked at.
+        """See ``GeometryEncoder``. Confidence is 1 where 0 < depth <= max_depth_m, else 0; anchors are not used.
 
         Raises:
             EncoderError: a frame lacks its depth image, pose or intrinsics.

@@ -1,7 +1,8 @@
 """Where a window of jointly encoded frames lies in the scene, and in which unit of length.
 
-An encoder such as VGGT gives each window in a frame and a scale of its own. What ties it to the scene is, in this
-order: camera poses from the robot, a depth sensor, the anchors (frames of the window that already are in the scene).
+An encoder such as VGGT gives each window in a frame and a scale of its own. The window is tied to the scene by the
+first of these that is there: camera poses of the robot, a depth sensor, the anchors (frames of the window that are in
+the scene already).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from spatial_mllm_ros.geometry.sim3 import DegenerateAlignmentError, Sim3, fit_s
 
 MIN_BASELINE_M = 0.1  #: cameras closer together than this do not tell a scale: tf is good to about a centimetre
 MIN_BASELINE_OVER_DEPTH = 0.02  #: the same within the window, over its median depth
-MAX_POSE_MISFIT = 0.3  #: of the trajectory's spread; beyond it window and poses do not speak of the same motion
+MAX_POSE_MISFIT = 0.3  #: of the trajectory's spread; beyond it window and poses do not show the same motion
 MAX_POSE_DRIFT_M = 0.3  #: an anchor farther than this from its robot pose was not placed by it
 MAX_POSE_DRIFT_RAD = 0.2
 MIN_PIXELS = 50  #: fewer readings than this are not a scale
@@ -52,7 +53,7 @@ class WindowGeometry:
 
 @dataclass(frozen=True, eq=False)
 class WindowAlignment:
-    """The way from the window to the scene, and what its unit rests on."""
+    """The similarity from the window to the scene, and where its unit comes from."""
 
     scene_from_window: Sim3
     scale_source: ScaleSource
@@ -63,7 +64,7 @@ def align_window(window: WindowGeometry, frames: Sequence[Frame], anchors: Seque
 
     A scene has one unit of length: with anchors whose unit is the model's, the window is aligned to them even if
     poses or depth would measure metres; with measured anchors, a window that cannot measure takes over their metres.
-    A window that nothing measures and nothing ties down is in metres only where its encoder says so (``metric``).
+    A window without measurements, poses or anchors is in metres only where its encoder says so (``metric``).
 
     Args:
         window: geometry of all S frames, anchors first.

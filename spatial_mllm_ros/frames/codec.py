@@ -170,7 +170,7 @@ def depth_from_millimetres(depth_mm: np.ndarray, out: np.ndarray | None = None) 
 
 
 def validate_compressed(image_format: Any, data: Any) -> ImageHeader:
-    """Checks a ``sensor_msgs/CompressedImage`` before it is decoded: known format, allowed size, not cut off.
+    """Checks, before a ``sensor_msgs/CompressedImage`` is decoded, its format and size and that it is not cut off.
 
     ``image_format`` is the message's ``format`` ("jpeg", "png", "bgr8; jpeg compressed bgr8"); the payload itself
     decides between JPEG and PNG, as drivers are known to mislabel them.

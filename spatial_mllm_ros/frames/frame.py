@@ -14,7 +14,7 @@ from spatial_mllm_ros.geometry.cameras import Intrinsics
 class Frame:
     """A colour image with what the robot knew about it when it was taken.
 
-    Arrays are read-only by agreement: several holders share them and nobody copies them.
+    Arrays are read-only by agreement: several holders share them, and none copies them.
 
     Attributes:
         stamp_ns: time of the exposure, integer nanoseconds of the message stamp, > 0. Within an epoch stamps grow

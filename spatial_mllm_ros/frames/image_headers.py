@@ -1,6 +1,7 @@
 """Size and completeness of JPEG and PNG payloads, read from their headers before anything is decoded.
 
-Decoders allocate what a header claims and fill what is missing of a cut-off JPEG with grey; both must be known first.
+Decoders allocate as much as a header claims, and fill the missing part of a cut-off JPEG with grey. Therefore the size
+and the completeness are checked first.
 Sources: ITU-T T.81 (JPEG), annex B; ISO/IEC 15948 (PNG), clauses 5 and 11.
 """
 

@@ -1,4 +1,4 @@
-"""Preallocated image buffers that come back by themselves when nobody looks at them any more."""
+"""Preallocated image buffers that return to their pool when no array refers to them any more."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SlotPool:
 
     @property
     def free_slots(self) -> int:
-        """Slots that nobody holds."""
+        """Slots that are not leased."""
         return len(self._free) + len(self._untouched)
 
     def warm(self, slots: int) -> None:
@@ -61,8 +61,8 @@ class SlotPool:
             FrameRejectedError: cause ``pool``: every slot is held.
         """
         slot = self._pop()
-        # A view of an array keeps the innermost array of the chain alive, which is the one made here: its base is a
-        # memoryview and not an array. That is the one to watch; the reshaped array handed out may die before its views.
+        # A view of an array keeps the innermost array of the chain alive, which is ``owner``: its base is a memoryview
+        # and not an array. So ``owner`` is watched; the reshaped array handed out may die before its views.
         owner = self._bytes_of(slot)
         weakref.finalize(owner, self._free.append, slot).atexit = False
         return owner.reshape(self.height_px, self.width_px, 3)

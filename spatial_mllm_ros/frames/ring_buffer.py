@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 import numpy as np
@@ -13,10 +12,11 @@ from spatial_mllm_ros.frames.pool import SlotPool
 
 
 class RingBuffer:
-    """Frames in order of their stamps; pushing is O(1) and may happen in another thread than reading.
+    """Frames in order of their stamps; pushing is O(1).
 
     ``lease`` gives a buffer to decode into, so that a frame's pixels are written once and never copied. Frames that
-    were not leased (replay, tests) are taken as they are, also without a copy.
+    were not leased (replay, tests) are taken as they are, also without a copy. ``warm`` may run in another thread than
+    ``lease``; the caller guards all other methods (see ``FrameQueue``).
 
     Args:
         capacity_frames: most frames held.
@@ -43,7 +43,6 @@ class RingBuffer:
         self.capacity_frames, self.capacity_bytes = capacity_frames, capacity_bytes
         self._spare_slots = spare_slots
         self._kept_frames, self._kept_bytes = kept_frames, kept_bytes
-        self._lock = threading.Lock()
         self._frames: deque[Frame] = deque()
         self._nbytes = 0
         self._pool: SlotPool | None = None
@@ -56,14 +55,13 @@ class RingBuffer:
         Raises:
             FrameRejectedError: cause ``pool`` (all buffers held) or ``size`` (one frame exceeds capacity_bytes).
         """
-        with self._lock:
-            pool = self._pool
-            if pool is None or (pool.height_px, pool.width_px) != (height_px, width_px):
-                slot_bytes = height_px * width_px * 3
-                self._refuse_too_large(slot_bytes)
-                ring_slots = min(self.capacity_frames, self.capacity_bytes // slot_bytes)
-                kept_slots = min(self._kept_frames, self._kept_bytes // slot_bytes)
-                pool = self._pool = SlotPool(ring_slots + kept_slots + self._spare_slots, height_px, width_px)
+        pool = self._pool
+        if pool is None or (pool.height_px, pool.width_px) != (height_px, width_px):
+            slot_bytes = height_px * width_px * 3
+            self._refuse_too_large(slot_bytes)
+            ring_slots = min(self.capacity_frames, self.capacity_bytes // slot_bytes)
+            kept_slots = min(self._kept_frames, self._kept_bytes // slot_bytes)
+            pool = self._pool = SlotPool(ring_slots + kept_slots + self._spare_slots, height_px, width_px)
         return pool.lease()
 
     def warm(self, slots: int) -> None:
@@ -81,40 +79,31 @@ class RingBuffer:
         nbytes = frame.nbytes
         self._refuse_too_large(nbytes)
         evicted: list[Frame] = []
-        with self._lock:
-            if self._frames and frame.stamp_ns <= self._frames[-1].stamp_ns:
-                raise FrameRejectedError(
-                    "stamp",
-                    f"The frame's stamp {frame.stamp_ns} ns is not later than the newest one, "
-                    f"{self._frames[-1].stamp_ns} ns.",
-                )
-            while len(self._frames) >= self.capacity_frames or self._nbytes + nbytes > self.capacity_bytes:
-                oldest = self._frames.popleft()
-                self._nbytes -= oldest.nbytes
-                evicted.append(oldest)
-            self._frames.append(frame)
-            self._nbytes += nbytes
+        if self._frames and frame.stamp_ns <= self._frames[-1].stamp_ns:
+            raise FrameRejectedError(
+                "stamp",
+                f"The frame's stamp {frame.stamp_ns} ns is not later than the newest one, "
+                f"{self._frames[-1].stamp_ns} ns.",
+            )
+        while len(self._frames) >= self.capacity_frames or self._nbytes + nbytes > self.capacity_bytes:
+            oldest = self._frames.popleft()
+            self._nbytes -= oldest.nbytes
+            evicted.append(oldest)
+        self._frames.append(frame)
+        self._nbytes += nbytes
         return evicted
 
     def clear(self) -> None:
         """Lets go of every frame."""
-        with self._lock:
-            self._frames.clear()
-            self._nbytes = 0
+        self._frames.clear()
+        self._nbytes = 0
 
     def frames(self) -> list[Frame]:
         """The frames held now, oldest first."""
-        with self._lock:
-            return list(self._frames)
+        return list(self._frames)
 
     def __len__(self) -> int:
         return len(self._frames)
-
-    @property
-    def oldest_stamp_ns(self) -> int:
-        """Stamp of the oldest frame; 0 when the ring is empty."""
-        with self._lock:
-            return self._frames[0].stamp_ns if self._frames else 0
 
     @property
     def nbytes(self) -> int:

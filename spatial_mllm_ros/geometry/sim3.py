@@ -30,11 +30,6 @@ class Sim3:
     rotation: np.ndarray  #: float64 [3, 3]
     translation: np.ndarray  #: float64 [3], in the unit of b
 
-    @classmethod
-    def identity(cls) -> Sim3:
-        """The similarity that changes nothing."""
-        return cls(1.0, np.eye(3), np.zeros(3))
-
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Points of a, [..., 3] -> points of b, float64 [..., 3]; NaN stays NaN."""
         return np.asarray(points, dtype=np.float64) @ (self.scale * self.rotation).T + self.translation
@@ -48,10 +43,6 @@ class Sim3:
         pose[..., :3, 3] = self.apply(pose[..., :3, 3])
         pose[..., :3, :3] = self.rotation @ pose[..., :3, :3]
         return pose
-
-    def inverse(self) -> Sim3:
-        """The similarity from b to a."""
-        return Sim3(1 / self.scale, self.rotation.T, -self.rotation.T @ self.translation / self.scale)
 
 
 def fit_sim3(
@@ -100,7 +91,6 @@ class RobustFit:
 
     sim3: Sim3
     inlier_fraction: float  #: share of the given weight that lies within the inlier distance
-    inlier_rms: float  #: root mean square distance of these, in the unit of the target
 
 
 def fit_sim3_robust(
@@ -137,9 +127,7 @@ def fit_sim3_robust(
         finishing += sharpness == 1.0
         sharpness = max(sharpness / ANNEALING_STEP, 1.0)
     inliers = prior * (squared <= limit)
-    share = float(inliers.sum() / prior.sum())
-    rms = float(np.sqrt(inliers @ squared / inliers.sum())) if share > 0 else float("inf")
-    return RobustFit(sim3, share, rms)
+    return RobustFit(sim3, float(inliers.sum() / prior.sum()))
 
 
 def fit_sim3_to_poses(b_from_cam: np.ndarray, a_from_cam: np.ndarray, *, scale: float | None = None) -> Sim3:

@@ -18,16 +18,16 @@ class SceneConfig:
     Attributes:
         ring_frames, ring_bytes: most frames, and most bytes of pixels with depth, among the most recent ones.
         keyframes, keyframe_bytes: the same for frames kept beyond the ring; 0 keyframes keeps none.
-        keyframe_min_gain: voxels that no keyframe sees yet which a frame must show to be kept when it leaves the ring,
-            unless it replaces an older one; a keyframe that newer ones leave fewer than half as many is let go.
+        keyframe_min_gain: a frame that leaves the ring is kept if it shows this many voxels that no keyframe sees yet,
+            or replaces an older keyframe; a keyframe that alone shows fewer than half as many is let go.
         rate_hz: frames closer together than 1 / rate_hz (within 5 %, for jitter) are not buffered; 0 buffers all.
         selected_frames: size of the evidence set.
         voxel_size_m: edge of a fine voxel where the scene is metric; relative to the scene where it is not.
-        age_half_life_s, age_discount: a frame's gain counts by up to ``age_discount`` less the older it is, by half of
-            that after one half-life: of two frames that show nearly the same, the newer one is preferred. Ages count in
-            whole half-lives of the stamps' clock. A discount of 0 leaves age out.
-        seen_through_frames: when that many frames have looked through a voxel since anybody last saw a surface in it,
-            what was there has gone: older frames no longer count it, and are themselves preferred less. 0: never.
+        age_half_life_s, age_discount: a frame's gain counts by up to ``age_discount`` less the older the frame is, by
+            half of that after one half-life: of two frames that show nearly the same, the newer one is preferred. Ages
+            count in whole half-lives of the stamps' clock. With a discount of 0 age does not count.
+        seen_through_frames: when that many frames have seen through a voxel since a frame last saw a surface in it, the
+            voxel is cleared: older frames no longer count it, and are themselves preferred less. 0: never.
         min_confidence_percentile: points below this percentile of the confidences of their window are left out.
         max_points_per_frame: denser point maps are thinned to this many points at most, regularly.
         time_jump_ns: a stamp that goes back by more than this starts a new epoch; by less, the frame is rejected.

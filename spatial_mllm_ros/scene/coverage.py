@@ -21,8 +21,8 @@ _HYSTERESIS_LEVELS = 0.75  # how far the wanted level must be from the present o
 class CoverageIndex:
     """Voxels per frame and frames per voxel, for the frames held now.
 
-    Per frame the fine keys are kept, and where its voxels of the present level are in the shared table of counts.
-    Adding or removing a frame costs its own voxels; changing the level costs those of the frames held.
+    The index keeps the fine keys of each frame, and the slots of its voxels (present level) in the shared table of
+    counts. Adding or removing a frame costs time for its own voxels; changing the level, for those of all frames held.
 
     Args:
         voxel_size: edge length at level 0, unit of the scene.

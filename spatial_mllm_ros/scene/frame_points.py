@@ -19,9 +19,9 @@ _FINE_PER_CELL = 8  # fine voxels per side of a voxel that is 1/20 of the first 
 def window_points(geometries: Sequence[FrameGeometry], percentile: float, max_points: int) -> list[np.ndarray]:
     """Per frame of a window the points to use, float32 [n, 3], scene frame.
 
-    Left out: points that are not finite; those with confidence 0 or not finite, or below ``percentile`` of the window's
-    positive confidences; those several times as far from the camera as nearly all others of their frame. Larger maps
-    than ``max_points`` are thinned regularly in both directions.
+    Three kinds of points are left out: those that are not finite; those whose confidence is 0, not finite, or below
+    ``percentile`` of the window's positive confidences; those several times as far from the camera as nearly all others
+    of their frame. Maps of more than ``max_points`` points are thinned regularly in both directions.
     """
     thinned = []
     for geometry in geometries:
@@ -40,7 +40,7 @@ def window_points(geometries: Sequence[FrameGeometry], percentile: float, max_po
 def relative_voxel_size(points: np.ndarray) -> float:
     """A fine voxel for a scene without metric scale, from the points of its first window, float32 [n, 3], n > 0.
 
-    1/8 of 1/20 of the smallest side of the middle 98 % of the points, flat sides left aside.
+    Its edge is 1/8 of 1/20 of the smallest side of the middle 98 % of the points; flat sides do not count.
     """
     low, high = np.quantile(points, [_ROBUST_SHARE, 1 - _ROBUST_SHARE], axis=0)
     side = smallest_side(high - low)

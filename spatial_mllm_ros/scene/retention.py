@@ -1,9 +1,9 @@
 """How much a frame's gain counts, and which frames are kept beyond the ring.
 
-A scene is walked through for an hour and keeps a bounded number of frames of it. Three rules decide which:
+A robot may walk for an hour, and the scene keeps a bounded number of frames. Three rules decide which ones:
 
 - *Age.* What a frame adds counts by a few percent less the older the frame is. So a newer frame takes the place of an
-  older one that shows nearly the same, and coverage that only an old frame has keeps nearly all of its worth.
+  older one that shows nearly the same, and coverage that only an old frame gives still counts nearly in full.
 - *Change.* A frame that newer frames contradict (``CoverageIndex.see_through``) counts less, down to a twentieth: it
   stays only while no other frame shows the rest of what it saw.
 - *No duplicates.* A frame that leaves the ring becomes a keyframe only for what no keyframe shows yet, or in the place
@@ -88,8 +88,8 @@ def least_useful_first(
 ) -> list[int]:
     """The keyframes in the order in which to let them go: those that the greedy method picks last, or not at all.
 
-    That keeps the frames which a selection would want. Dropping those with the fewest voxels of their own instead
-    keeps frames that see little but alone, and a selection of 16 out of them covers less.
+    The frames which a selection would choose are kept in this way. If the frames with the fewest voxels of their own
+    were dropped instead, frames that see few voxels, but alone, would stay, and 16 of them would cover less.
     """
     weights = frame_weights(config, coverage, keyframes, newest_ns)
     voxels = [coverage.slots(s) for s in keyframes]

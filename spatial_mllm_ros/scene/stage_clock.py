@@ -1,4 +1,4 @@
-"""Where the time of a scene goes."""
+"""How long each stage of a scene takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many frames see each voxel: a hash table on arrays, so that a frame costs its own voxels and nothing else."""
+"""How many frames see each voxel: a hash table on arrays, so that a frame takes time for its own voxels only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class VoxelCounts:
     """Counts per voxel key, by open addressing with linear probing; all operations take many keys at once.
 
     The keys of one call must be unique. A voxel whose count falls to 0 keeps its slot until the next rebuild; a rebuild
-    happens when half of the slots are taken and depends on the living voxels only, so the table's size follows what is
-    seen now and not what was ever seen.
+    happens when half of the slots are taken and keeps only the voxels with a count above 0, so the table's size depends
+    on what is seen now and not on what was ever seen.
 
     A slot identifies a living voxel as long as ``generation`` stays the same.
     """

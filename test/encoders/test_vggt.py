@@ -21,6 +21,7 @@ from spatial_mllm_ros.models.vggt import VGGT, VggtConfig, VggtOutput, VggtPredi
 
 WIDTH, HEIGHT, FOV_Y, FOV_X = 98, 70, 0.9, 1.15
 ROOM_MIN, ROOM_MAX = np.array([-2.1, -1.3, -1.7]), np.array([3.2, 1.1, 4.6])
+IDENTITY = Sim3(1.0, np.eye(3), np.zeros(3))
 ROOM_TURN = matrix_from_quaternion([0.1, 0.4, -0.2, 0.9])  # walls are not along the scene's axes
 
 
@@ -185,7 +186,7 @@ def test_an_anchor_map_of_another_resolution_with_holes_serves_as_well() -> None
     anchor = Anchor(frame(0), FrameGeometry(points, confidence, pose_of(0), small, ScaleSource.DEPTH))
     (new,) = encoder.encode([frame(2)], [anchor])
     assert new.scale_source is ScaleSource.DEPTH  # the anchor's metres
-    assert_truth(new, 2, Sim3.identity(), tolerance=0.02)
+    assert_truth(new, 2, IDENTITY, tolerance=0.02)
 
 
 def test_moving_cameras_with_poses_give_metres_in_the_frame_of_the_poses() -> None:
@@ -195,7 +196,7 @@ def test_moving_cameras_with_poses_give_metres_in_the_frame_of_the_poses() -> No
     frames = [frame(i, pose=None if i == 1 else pose_of(i)) for i in range(4)]
     for index, geometry in enumerate(encoder.encode(frames, [])):
         assert geometry.scale_source is ScaleSource.TF
-        assert_truth(geometry, index, Sim3.identity())
+        assert_truth(geometry, index, IDENTITY)
 
 
 def test_a_single_new_frame_takes_its_scale_from_its_distance_to_posed_anchors() -> None:
@@ -205,7 +206,7 @@ def test_a_single_new_frame_takes_its_scale_from_its_distance_to_posed_anchors()
     known = encoder.encode(frames, [])
     (new,) = encoder.encode([frame(5, pose=pose_of(5))], anchors_of(frames[:2], known[:2]))
     assert new.scale_source is ScaleSource.TF
-    assert_truth(new, 5, Sim3.identity())
+    assert_truth(new, 5, IDENTITY)
 
 
 def test_a_turn_on_the_spot_has_no_scale_but_takes_it_from_a_depth_sensor() -> None:
@@ -221,7 +222,7 @@ def test_a_turn_on_the_spot_has_no_scale_but_takes_it_from_a_depth_sensor() -> N
     )
     for index, geometry in enumerate(encoder.encode([posed[0], measured], [])):
         assert geometry.scale_source is ScaleSource.DEPTH
-        assert_truth(geometry, index, Sim3.identity(), step_m=0.0)
+        assert_truth(geometry, index, IDENTITY, step_m=0.0)
 
 
 @pytest.mark.parametrize("points", ["depth", "points"])
@@ -240,7 +241,7 @@ def test_what_measures_goes_before_the_unit_that_the_model_states() -> None:
     posed = [frame(i, pose=pose_of(i)) for i in range(3)]
     for index, geometry in enumerate(encoder_of(ExactPredictor(scale=0.4), unit_m=9.0).encode(posed, [])):
         assert geometry.scale_source is ScaleSource.TF
-        assert_truth(geometry, index, Sim3.identity())
+        assert_truth(geometry, index, IDENTITY)
     measured = [frame(i, depth=i == 1) for i in range(2)]
     for index, geometry in enumerate(encoder_of(ExactPredictor(scale=0.4), unit_m=9.0).encode(measured, [])):
         assert geometry.scale_source is ScaleSource.DEPTH
@@ -292,7 +293,7 @@ def test_poses_that_jumped_away_from_the_scene_are_not_followed() -> None:
     new = encoder.encode([frame(i, pose=jump @ pose_of(i)) for i in (2, 3)], anchors)
     for index, geometry in zip((2, 3), new, strict=True):
         assert geometry.scale_source is ScaleSource.TF  # inherited from the anchors
-        assert_truth(geometry, index, Sim3.identity())
+        assert_truth(geometry, index, IDENTITY)
 
 
 def test_poses_of_another_motion_are_not_believed() -> None:
@@ -313,7 +314,7 @@ def test_anchors_whose_points_do_not_fit_leave_depth_ratio_and_pose() -> None:
         to_scene(cam, pose_of(0)), np.ones(cam.shape[:2], np.float32), pose_of(0), camera(), ScaleSource.TF
     )
     (new,) = encoder.encode([frame(1)], [Anchor(frame(0), geometry)])
-    assert_truth(new, 1, Sim3.identity())
+    assert_truth(new, 1, IDENTITY)
 
 
 def test_anchors_without_points_cannot_place_a_window() -> None:

@@ -1,7 +1,7 @@
-"""Space-aware frame sampling of a finished clip: the official algorithm where it is sound, K useful frames elsewhere.
+"""Space-aware frame sampling of a finished clip, with K useful frames also where the official algorithm gives fewer.
 
 Spatial-MLLM (arXiv 2505.23747), section 3.3: confident points -> voxels -> greedy maximum coverage. The official result
-is reproduced to the last index. Beyond it:
+is reproduced to the last index. These cases are treated in addition:
 
 - points and confidences that are not finite are left out;
 - points far outside the scene are left out where they would coarsen the grid;
