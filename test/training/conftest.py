@@ -14,6 +14,7 @@ from spatial_mllm_ros.models.small.sizes import SmallArchitecture
 from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
 from spatial_mllm_ros.models.spatial_mllm.preparation import PixelBudget
 from spatial_mllm_ros.models.vggt import VggtConfig
+from spatial_mllm_ros.rooms.clips import Clip, ClipConfig, make_clips
 from spatial_mllm_ros.training.geometry.batch import GeometryBatch
 
 SMALLEST = SmallArchitecture(
@@ -64,6 +65,12 @@ def start(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("start") / "smallest"
     write_new_checkpoint(folder, SMALLEST, train_tokenizer(spatial_question_corpus()), licence="mit", seed=3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip() -> Clip:
+    """Four frames of a generated room."""
+    return make_clips([11], ClipConfig(frames=4, width_px=112, height_px=84))[0]
 
 
 @pytest.fixture(scope="session")

@@ -15,22 +15,10 @@ from spatial_mllm_ros.errors import CheckpointError, ConfigurationError
 from spatial_mllm_ros.models.checkpoints.loading import load_spatial_mllm
 from spatial_mllm_ros.models.small.architecture import write_new_checkpoint
 from spatial_mllm_ros.models.small.tokenizer_training import spatial_question_corpus, train_tokenizer
-from spatial_mllm_ros.models.spatial_mllm.connectors import Fusion, merged_rows
 from spatial_mllm_ros.models.spatial_mllm.preparation import PATCH_PX, prepare_video
 from spatial_mllm_ros.models.spatial_mllm.true_points import point_tokens
-from spatial_mllm_ros.rooms.clips import ClipConfig, make_clips
 from spatial_mllm_ros.rooms.points import patch_points, points_in_first_camera
-from spatial_mllm_ros.rooms.world.catalog import LABELS
 from spatial_mllm_ros.training.config import RunConfig
-from spatial_mllm_ros.training.geometry.batch import relative_to_first, world_points
-from spatial_mllm_ros.training.geometry.config import (
-    GeometryConfig,
-    GeometryDataConfig,
-    GeometryLossConfig,
-    GeometryModelConfig,
-)
-from spatial_mllm_ros.training.geometry.rooms import RoomGeometryBatches
-from spatial_mllm_ros.training.geometry.run import run_geometry
 from spatial_mllm_ros.training.run_folder import BadSamples
 from spatial_mllm_ros.training.sft.batch import build_batch
 from spatial_mllm_ros.training.sft.config import PARTS, PartRates, SftConfig, SftDataConfig, SftModelConfig
@@ -39,16 +27,9 @@ from spatial_mllm_ros.training.sft.room_pool import RoomFrames, RoomPool
 from spatial_mllm_ros.training.sft.rooms import DESCRIBE, RoomRows, description
 from spatial_mllm_ros.training.sft.run import run_sft
 from spatial_mllm_ros.training.sft.stage import SftStage
-from spatial_mllm_ros.training.supervision.mentions import MentionHead, ThingTargets, mention_targets, thing_targets
-from spatial_mllm_ros.training.supervision.question_names import Mentions, QuestionNames
-from spatial_mllm_ros.training.supervision.tokens import UNIT_M, TokenHead, token_targets
+from spatial_mllm_ros.training.supervision.tokens import token_targets
 
 FAST = PartRates(connector=5e-3, merger=5e-3, language=5e-3, vision=5e-3, spatial=5e-3)
-
-
-@pytest.fixture(scope="module")
-def clip():
-    return make_clips([11], ClipConfig(frames=4, width_px=112, height_px=84))[0]
 
 
 def sft_config(start, out, model=None, **run):
@@ -66,161 +47,6 @@ def sft_config(start, out, model=None, **run):
 def rows(out):
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in found]
-
-
-def test_a_batch_of_rooms_follows_from_its_number_and_agrees_with_itself():
-    data = GeometryDataConfig(frames=3, width_px=112, rooms_rates_hz=(4.0, 0.0), rooms_pieces=(1,))
-    batches = RoomGeometryBatches(data, batch_size=2, seed=1)
-    one, again, next_one = batches.batch(5), batches.batch(5), batches.batch(6)
-    assert one.images.shape == (2, 3, 3, 84, 112)
-    assert torch.equal(one.images, again.images)
-    assert not torch.equal(one.images, next_one.images)
-    assert not torch.equal(one.images, RoomGeometryBatches(data, batch_size=2, seed=2).batch(5).images)
-    assert not any(torch.equal(one.images[:1], held.images) for held in batches.held_out(2))
-    # Points of the middle of frame 2 (at 4 Hz nearly the same view) are where frame 0 has points as well.
-    slow = RoomGeometryBatches(replace(data, rooms_rates_hz=(4.0,)), batch_size=1, seed=1).batch(0)
-    points = world_points(slow.depth_m, slow.intrinsics_px, relative_to_first(slow.cam_from_world))[0]
-    first = points[0][slow.mask[0, 0]]
-    middle = points[2, 30:54:8, 40:72:8][slow.mask[0, 2, 30:54:8, 40:72:8]]
-    assert torch.cdist(middle, first).min(1).values.median() < 0.15
-
-
-def test_frames_of_a_room_are_cut_into_samples_from_elsewhere_in_it():
-    data = GeometryDataConfig(frames=4, width_px=56, rooms_rates_hz=(4.0,), rooms_pieces=(1, 2))
-    whole, cut = (RoomGeometryBatches(data, batch_size=3, seed=0).batch(number) for number in (0, 1))
-    assert whole.images.shape[:2] == (3, 4)
-    assert cut.images.shape[:2] == (6, 2)
-    centres = -(cut.cam_from_world[..., :3].transpose(-1, -2) @ cut.cam_from_world[..., 3:])[..., 0]
-    steps = (centres[:, 1] - centres[:, 0]).norm(dim=-1)
-    assert steps.max() < 0.3  # a quarter of a second of walking
-    assert torch.equal(cut.intrinsics_px[0], cut.intrinsics_px[1])
-    assert (centres[0, 0] - centres[1, 0]).norm() > 0.3
-
-
-def test_the_truth_of_a_patch_is_what_its_pixels_show_and_where(clip):
-    targets = token_targets(clip)
-    assert targets.grid == (6, 8)
-    assert targets.shown.shape == (4, 48, len(LABELS))
-    fx, fy, cx, cy = (getattr(clip.intrinsics, name) for name in ("fx_px", "fy_px", "cx_px", "cy_px"))
-    first_from_scene = np.linalg.inv(clip.scene_from_cam[0])
-    named = 0
-    for frame, patch in itertools.product(range(4), range(0, 48, 5)):
-        row, column = divmod(patch, 8)
-        block = (frame, slice(14 * row, 14 * row + 14), slice(14 * column, 14 * column + 14))
-        ids, counts = np.unique(clip.instance[block].numpy(), return_counts=True)
-        share = Counter()
-        for number, count in zip(ids, counts, strict=True):
-            if number > 0:
-                share[clip.annotation.objects[number - 1].label] += count / 14**2
-        expected = {label for label, part in share.items() if part >= 0.04}
-        assert {LABELS[k] for k in torch.nonzero(targets.shown[frame, patch])[:, 0]} == expected
-        named += len(expected)
-        z = clip.depth_m[block].numpy()
-        v, u = np.mgrid[block[1], block[2]]
-        in_camera = np.stack(((u - cx) / fx * z, (v - cy) / fy * z, z, np.ones_like(z)), -1)
-        in_first = in_camera @ (first_from_scene @ clip.scene_from_cam[frame]).T
-        for values, wanted in ((targets.in_camera_m, in_camera), (targets.patches_m, in_first)):
-            mean = np.nanmean(wanted[..., :3].reshape(-1, 3), axis=0)
-            assert values[frame, patch].numpy() == pytest.approx(mean, abs=2e-3)
-    assert named >= 5
-
-
-def test_readings_of_tokens_know_their_eight_patches_by_frame_row_and_column(clip):
-    targets = token_targets(clip)
-    head = TokenHead(16)
-    tokens, words = torch.randn(2 * 3 * 4, 16), torch.randn(len(LABELS), 16)
-    token, patch_in_token = 17, 6  # frame pair 1, row 1, column 1; second frame, lower row, left column
-    frame, row, column = 3, 3, 2
-    place = targets.patches_m[frame, row * 8 + column]
-    with torch.no_grad():
-        for parameter in head.places.parameters():
-            parameter.zero_()
-        head.places.bias.view(8, 6)[patch_in_token, 3:] = place / UNIT_M
-    merged = merged_rows(targets.patches_m, targets.grid, Fusion.V1_0).view(-1, 8, 3)
-    assert torch.equal(merged[token, patch_in_token], place)
-    better = head.place_terms(tokens, targets)["place_loss"]
-    other = replace(targets, patches_m=targets.patches_m.flip(1))
-    assert better != head.place_terms(tokens, other)["place_loss"]
-    # A token that is the sum of the words of what it shows is named better than one of other words.
-    shown = merged_rows(targets.shown.float(), targets.grid, Fusion.V1_0).view(-1, 8, len(LABELS)).amax(1)
-    right = head.name_terms(shown @ words, words, targets)["name_loss"]
-    assert right < head.name_terms(shown.roll(1, dims=1) @ words, words, targets)["name_loss"]
-
-
-def test_things_are_told_as_the_annotation_has_them(clip):
-    targets, scene = thing_targets(clip.annotation), clip.annotation
-    counts = Counter(thing.label for thing in scene.objects)
-    best_views = clip.annotation.visibility.pixels.argmax(0)
-    single = {}
-    for number, label in enumerate(LABELS):
-        present, count, *centre, length, first_seen = targets.numbers[number].tolist()
-        if not counts[label]:
-            assert present == 0
-            assert math.isnan(count)
-        elif present == 1:
-            assert count * 3 == pytest.approx(counts[label])
-            assert 0 <= first_seen <= 2
-        else:  # there, but hardly seen
-            assert math.isnan(present)
-        if counts[label] == 1 and present == 1:
-            index, box = next((n, thing.box) for n, thing in enumerate(scene.objects) if thing.label == label)
-            seen_from = np.linalg.inv(clip.scene_from_cam[best_views[index]])
-            wanted = (seen_from @ np.append(box.centre_m, 1.0))[:3]
-            assert wanted[2] > 0
-            assert np.array(centre) * UNIT_M == pytest.approx(wanted, abs=1e-4)
-            assert math.exp(length) == pytest.approx(box.size_m.max(), rel=1e-5)
-            single[number] = box
-        else:
-            assert math.isnan(centre[0])
-    assert len(single) >= 2
-    one, other = list(single)[:2]
-    centres_apart = np.linalg.norm(single[one].centre_m - single[other].centre_m)
-    assert 0 <= targets.distances_m[one, other] < centres_apart
-    assert targets.distances_m[one, other] == targets.distances_m[other, one]
-
-
-@pytest.fixture
-def things():
-    """Five classes on a plan: 3 stands at the origin, 5 two metres north, 7 to the east, 9 south-west, 11 unknown."""
-    numbers, plan, apart = np.full((40, 7), np.nan), np.full((40, 2), np.nan), np.full((40, 40), np.nan)
-    for label, place, first_seen in ((3, (0, 0), 0.2), (5, (0, 2), 0.6), (7, (3, 0.5), 0.1), (9, (-1, -2), 1.0)):
-        plan[label] = place
-        numbers[label] = (1, 1 / 3, *place, 0, 0, first_seen)
-    known = [3, 5, 7, 9]
-    apart[np.ix_(known, known)] = np.linalg.norm(plan[known][:, None] - plan[known], axis=-1)
-    return ThingTargets(numbers, plan, apart)
-
-
-def test_a_thing_is_told_from_the_one_before_it_and_in_the_eyes_of_who_faces_the_second_from_the_first(things):
-    named = [-1, 3, -1, 5, -1, 7, 9, 11]
-    read = mention_targets(QuestionNames.of(named, in_sentence=5), things).numpy()
-    assert not np.isfinite(read[[0, 2, 4]]).any()
-    assert read[1, 1] == pytest.approx(1 / 3)
-    assert not np.isfinite(read[1, 7:]).any()  # nothing was named before it
-    later, to_previous, to_first, right, ahead = read[5, 7:12]
-    assert later == pytest.approx(0.1 - 0.6)
-    assert math.exp(to_previous) == pytest.approx(math.hypot(3, 1.5))
-    assert math.exp(to_first) == pytest.approx(math.hypot(3, 0.5))
-    assert (right * UNIT_M, ahead * UNIT_M) == pytest.approx((3, 0.5))  # from 3 facing north, 7 is to the east
-    assert read[6, 10:12] * UNIT_M == pytest.approx((-1, -2))
-    assert not np.isfinite(read[7, 7:]).any()
-
-
-def test_the_last_name_of_each_option_tells_whether_it_is_the_right_one(things):
-    names = QuestionNames.of([5, 7, 3, -1, -1, 5, -1, 7], in_sentence=3, options=2, right=1)
-    closest = mention_targets(names, things).numpy()
-    assert closest[[5, 7], 12].tolist() == [0.0, 1.0]
-    assert np.isfinite(closest[:, 12]).sum() == 2
-    # Options are compared with what is asked about, the last name before them.
-    assert math.exp(closest[7, 9]) == pytest.approx(math.hypot(3, 0.5))
-    names = QuestionNames.of([3, 5, -1, 3, 5, -1, 5, 3], in_sentence=2, options=2)
-    order = mention_targets(names, things).numpy()
-    assert order[[4, 7], 12].tolist() == [1.0, 0.0]
-    assert order[7, 7] == pytest.approx(0.2 - 0.6)
-    names = QuestionNames.of([3, 5, 7, -1], in_sentence=3, options=2)  # "left" and "right" name nothing
-    direction = mention_targets(names, things).numpy()
-    assert not np.isfinite(direction[:, 12]).any()
-    assert math.exp(direction[2, 9]) == pytest.approx(math.hypot(3, 0.5))  # then the first name is asked about
 
 
 def test_questions_about_rooms_know_their_options_and_numbers(start):
@@ -261,38 +87,6 @@ def test_rows_ask_questions_of_the_types_that_are_wanted_only(start):
     assert all("Is there a" in text or "What is the size of this room" in text for text in texts)
     with pytest.raises(ConfigurationError, match=r"rooms_types is \('colour',\)"):
         SftDataConfig(rooms_types=("colour",))
-
-
-def test_names_of_things_are_found_among_tokens_and_the_longest_one_counts(start):
-    tokenizer = load_spatial_mllm(start).tokenizer
-    ids = tokenizer.encode_text("Is the washing machine, a sink or the chair near?")
-    found = Mentions(tokenizer).of(ids)
-    named = [(LABELS[k], tokenizer.decode(ids[: n + 1])) for n, k in enumerate(found) if k >= 0]
-    assert [label for label, _ in named] == ["washing machine", "sink", "chair"]
-    assert all(text.endswith(label) for label, text in named)
-
-
-def test_readings_of_mentions_count_what_is_known_and_nothing_else():
-    head = MentionHead(8)
-    states, wanted = torch.randn(3, 8), torch.full((3, 14), math.nan)
-    nothing = head(states, states, states, wanted)
-    assert float(nothing["mention_loss"].detach()) == 0
-    wanted[1, 0] = wanted[2, 0] = head.things(states)[1:, 0].detach().sum() * 0  # two names
-    with torch.no_grad():
-        for part in (head.things, head.relations, head.answers):
-            part[1].weight.zero_()
-            part[1].bias.zero_()
-        head.answers[1].bias.fill_(math.log(2.0))
-        head.relations[1].bias[5] = 1.0
-    wanted[1, 2:5] = torch.tensor([2.0, 0.0, 0.0])
-    found = head(states, states, states, wanted)
-    assert float(found["place_error_m"]) == pytest.approx(2.0 * UNIT_M, rel=1e-5)
-    assert float(found["mention_loss"].detach()) == pytest.approx((2.0 - 0.1) / 2, rel=1e-5)  # Huber 0.2, two names
-    wanted[0, 13] = math.log(8.0)
-    wanted[1, 12], wanted[2, 12] = 0.0, 1.0
-    found = head(states, states, states, wanted)
-    assert float(found["answer_error"]) == pytest.approx(math.log(4.0), rel=1e-5)
-    assert float(found["options_right"]) == pytest.approx(0.5)
 
 
 def test_tokens_of_true_points_have_one_length_and_tell_points_apart():
@@ -353,20 +147,6 @@ def test_a_run_told_to_stop_finishes_with_what_it_has(whole, start, tmp_path):
     finished = run_sft(sft_config(start, out))
     assert rows(out) == rows(whole)[:1]
     assert load_spatial_mllm(finished).identity.random_weights is False
-
-
-def test_geometry_trains_on_rooms(start, tmp_path):
-    out = run_geometry(
-        GeometryConfig(
-            model=GeometryModelConfig(checkpoint=start, learning_rate=5e-3),
-            run=RunConfig(out=tmp_path / "run", steps=6, accumulate=1, batch_size=2, device="cpu"),
-            data=GeometryDataConfig(frames=4, width_px=56, rooms_pieces=(1, 2)),
-            loss=GeometryLossConfig(measure_samples=2, unit_m=3.0),
-        )
-    )
-    found = rows(out.parent)
-    assert found[-1]["loss"] < 0.9 * found[0]["loss"]
-    assert "rotation_median_deg" in found[-1]
 
 
 def test_a_blind_model_sees_no_difference_and_a_zeroed_one_reads_no_points(start):
