@@ -106,7 +106,7 @@ class Browser:
             picture.quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
 
 
-def write_screenshot(page: Path, path: Path, *, height_px: int = 2150) -> None:
+def write_screenshot(page: Path, path: Path, *, height_px: int = 2450) -> None:
     """Writes a report page as PNG, as a desktop shows it with the first question opened, at most ``height_px`` of it.
 
     Raises:
