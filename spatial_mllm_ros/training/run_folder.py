@@ -168,7 +168,7 @@ def _changed_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
 
 def states_of(run: Path) -> list[Path]:
-    """The folders of a run's whole states, oldest first; ``step_of`` tells how many steps each has behind it."""
+    """The folders of a run's complete states, oldest first; ``step_of`` gives the step of each."""
     return sorted(path for path in (run / _STATES).glob(f"{_STATE_PREFIX}*") if not is_temporary(path.name))
 
 

@@ -106,7 +106,8 @@ class TrainingRun:
         pool = self.description["config"].get("data", {}).get("rooms_pool", 0)
         rooms = f"pool of {pool:,}" if pool else f"{seen:,}" if "rooms" in self.description["data"] else "-"
         cores = machine["processes"] * machine["threads"]
-        hardware = ", ".join(machine["gpus"]) or f"CPU, {cores} of {machine['cpus']} cores"
+        on_cpu = f"CPU, {cores} of {machine['cores']} cores"
+        hardware = f"{machine['gpus']} x {machine['gpu']}" if machine["gpus"] else on_cpu
         start = self.description["start"]
         cells = (
             *(self.description["stage"], f"{steps:,}", rooms, f"{self.hours:.2f}", hardware, run["precision"]),

@@ -20,7 +20,7 @@ def put_run(folder, stage, *, steps, seconds, pool=0, **measured):
         },
         "data": {"rooms": "0" * 64},
         "start": {"name": "start", "sha256": "ab" * 32},
-        "machine": {"cpus": 8, "processes": 3, "threads": 2, "gpus": []},
+        "machine": {"cores": 8, "processes": 3, "threads": 2, "gpu": None, "gpus": 0},
     }
     (folder / "run.json").write_text(json.dumps(description))
     rows = [{"step": step, "seconds": seconds} | (measured if step == 2 else {}) for step in range(1, steps + 1)]
