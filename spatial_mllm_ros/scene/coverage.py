@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from spatial_mllm_ros.scene.records import GridState, PlacedFrame
+from spatial_mllm_ros.scene.sole_voxels import SoleVoxels
 from spatial_mllm_ros.scene.voxel_counts import VoxelCounts
 from spatial_mllm_ros.scene.voxels import MAX_LEVEL, coarse_keys, coarsen, unpack_cells
 
@@ -35,6 +36,7 @@ class CoverageIndex:
         self._slots: dict[int, np.ndarray] = {}
         self._counts = VoxelCounts()
         self._generation = self._counts.generation
+        self._kept = SoleVoxels(self._counts.slot_count)
         self._doubted: np.ndarray = np.empty(0, np.int32)  # slots, ascending, that frames have seen through
         self._sightings: np.ndarray = np.empty(0, np.int32)  # how many frames
         self._contradicted: dict[int, int] = {}  # by frame, how many of its voxels were cleared
@@ -50,6 +52,8 @@ class CoverageIndex:
         index._level = grid.level
         for frame in placed:
             index.add(frame.stamp_ns, frame.fine_keys)
+            if frame.is_keyframe:
+                index.keep(frame.stamp_ns)
             if frame.contradicted_voxels:
                 index._contradicted[frame.stamp_ns] = frame.contradicted_voxels
         index._adds_since_measured = grid.frames_since_measured
@@ -79,7 +83,7 @@ class CoverageIndex:
     def nbytes(self) -> int:
         """Bytes of all keys, slots and counts."""
         per_frame = sum(keys.nbytes + self._slots[i].nbytes for i, keys in self._fine.items())
-        return per_frame + self._counts.nbytes + self._doubted.nbytes + self._sightings.nbytes
+        return per_frame + self._counts.nbytes + self._kept.nbytes + self._doubted.nbytes + self._sightings.nbytes
 
     def add(self, frame_id: int, fine_keys: np.ndarray) -> None:
         """Enters a frame that sees the voxels ``fine_keys`` (level 0, int64 [n], unique, ascending)."""
@@ -89,10 +93,19 @@ class CoverageIndex:
         if self._counts.generation != self._generation:
             self._generation = self._counts.generation
             self._slots = {i: self._counts.slots(coarsen(keys, self._level)) for i, keys in self._fine.items()}
-            self._forget_doubts()
+            self._slots_renumbered()
         elif len(self._doubted):
             stays = ~np.isin(self._doubted, slots)
             self._doubted, self._sightings = self._doubted[stays], self._sightings[stays]
+
+    def keep(self, frame_id: int) -> None:
+        """The frame is a keyframe from now on."""
+        self._kept.add(frame_id, self._slots[frame_id])
+
+    @property
+    def seen_alone(self) -> Mapping[int, int]:
+        """The keyframes, and how many voxels of each no other keyframe sees."""
+        return self._kept.alone
 
     def occupied_among(self, keys: np.ndarray) -> np.ndarray:
         """Those of the voxels ``keys`` (present level, int64 [n], unique) that a frame sees."""
@@ -125,6 +138,9 @@ class CoverageIndex:
             own, fine = self._slots[frame_id], self._fine[frame_id]
             stays = ~is_cleared[own]
             self._counts.remove(own[~stays])
+            if frame_id in self._kept.alone:
+                self._kept.remove(frame_id, own)
+                self._kept.add(frame_id, own[stays])
             # the slots of a frame are in the order of its coarse keys
             self._fine[frame_id] = fine[stays[np.unique(coarse_keys(fine, self._level), return_inverse=True)[1]]]
             self._slots[frame_id] = own[stays]
@@ -141,15 +157,21 @@ class CoverageIndex:
         cleared = self.contradicted_voxels(frame_id)
         return cleared / (cleared + len(self._slots[frame_id])) if cleared else 0.0
 
-    def _forget_doubts(self) -> None:
-        """Slots are numbered anew: doubts begin again."""
+    def _slots_renumbered(self) -> None:
+        """Counts the keyframes again; doubts begin again."""
+        keyframes, self._kept = self._kept.alone, SoleVoxels(self.slot_count)
+        for frame_id in keyframes:
+            self.keep(frame_id)
         self._doubted, self._sightings = self._doubted[:0], self._sightings[:0]
 
     def remove(self, frame_id: int) -> None:
         """Takes a frame out."""
         del self._fine[frame_id]
         self._contradicted.pop(frame_id, None)
-        self._counts.remove(self._slots.pop(frame_id))
+        slots = self._slots.pop(frame_id)
+        self._counts.remove(slots)
+        if frame_id in self._kept.alone:
+            self._kept.remove(frame_id, slots)
 
     def fine_keys(self, frame_id: int) -> np.ndarray:
         """Voxels of a frame at level 0."""
@@ -167,6 +189,14 @@ class CoverageIndex:
     def frame_counts(self, frame_id: int) -> np.ndarray:
         """By how many frames, itself included, each voxel of a frame is seen: int32 [n], in the order of ``slots``."""
         return self._counts.counts(self._slots[frame_id])
+
+    def keyframe_counts(self, frame_id: int) -> np.ndarray:
+        """By how many keyframes each voxel of a frame is seen: int32 [n], in the order of ``slots``."""
+        return self._kept.counts(self._slots[frame_id])
+
+    def sole_keyframes(self, frame_id: int) -> Mapping[int, int]:
+        """The keyframes that are the only ones to see some voxels of a frame, and how many of these each one sees."""
+        return self._kept.owners(self._slots[frame_id])
 
     def follow_extent(self) -> bool:
         """Goes to the level whose voxels are about 1/20 of the scene's smallest robust side; True when it changed.
@@ -192,7 +222,7 @@ class CoverageIndex:
         if self._counts.generation:  # it grew while it was filled, so the first slots are out of date
             self._slots = {i: self._counts.slots(coarsen(keys, level)) for i, keys in self._fine.items()}
         self._generation = self._counts.generation
-        self._forget_doubts()
+        self._slots_renumbered()
         return True
 
 

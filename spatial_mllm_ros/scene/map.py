@@ -219,10 +219,11 @@ class EpochMap:
         if coverage is None:
             return
         self.revision += 1
-        older = list(self._keyframes)
+        superfluous = superseded(self._config, coverage, stamp_ns)
         self._keyframes[stamp_ns] = replace(placed, is_keyframe=True)
         self._keyframe_bytes += placed.frame.nbytes
-        for let_go in superseded(self._config, coverage, older, stamp_ns):
+        coverage.keep(stamp_ns)
+        for let_go in superfluous:
             self._let_go(let_go, coverage)
         if self._store_is_over(1.0):
             for let_go in least_useful_first(self._config, coverage, list(self._keyframes), self._newest_ns):

@@ -48,7 +48,7 @@ def frame_weights(
     return weights
 
 
-def superseded(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence[int], newcomer: int) -> list[int]:
+def superseded(config: SceneConfig, coverage: CoverageIndex, newcomer: int) -> list[int]:
     """Which frames to let go when ``newcomer`` leaves the ring: itself, or keyframes that it makes superfluous.
 
     Itself, when newer frames in the ring show all of it, or when it neither adds ``keyframe_min_gain`` voxels to those
@@ -57,28 +57,30 @@ def superseded(config: SceneConfig, coverage: CoverageIndex, keyframes: Sequence
     per frame are then known by no keyframe. A slow pan does not lose a whole wall in this way, because frames are
     compared with keyframes and not with each other: the first frame that shows enough of new wall is kept.
 
+    It costs the voxels of the newcomer and of the few keyframes that see hardly any voxel alone.
+
     Args:
-        keyframes: stamps of the frames beyond the ring without the newcomer; all other frames of ``coverage`` are in
-            the ring, and newer than it.
+        newcomer: stamp of a frame that is no keyframe yet; the others that are none are in the ring, and newer than it.
     """
-    mine = coverage.slots(newcomer)
-    slots = {s: coverage.slots(s) for s in keyframes}
-    seen_by = np.bincount(np.concatenate([*slots.values(), mine]), minlength=coverage.slot_count)
-    in_ring = coverage.frame_counts(newcomer) - seen_by[mine]
+    kept_by = coverage.keyframe_counts(newcomer)
+    in_ring = coverage.frame_counts(newcomer) - kept_by - 1
     if config.keyframes == 0 or (in_ring > 0).all():
         return [newcomer]
-    adds = int(np.count_nonzero(seen_by[mine] == 1)) >= config.keyframe_min_gain
+    adds = int(np.count_nonzero(kept_by == 0)) >= config.keyframe_min_gain
+    keyframes = list(coverage.seen_alone)
     *weights, own_weight = frame_weights(config, coverage, [*keyframes, newcomer], newcomer)
-    ranked = sorted(zip(weights, keyframes, strict=True))
-    is_mine = np.zeros(coverage.slot_count, bool)
-    is_mine[mine] = True
-    least, let_go = max(1, config.keyframe_min_gain // 2), []
-    for weight, stamp_ns in ranked:
+    no_longer_alone = coverage.sole_keyframes(newcomer)
+    least, let_go = max(1, config.keyframe_min_gain // 2), list[int]()
+    for weight, stamp_ns in sorted(zip(weights, keyframes, strict=True)):
         if not adds and weight >= own_weight:
             break
-        own = slots[stamp_ns]
-        if is_mine[own].any() and int(np.count_nonzero(seen_by[own] == 1)) < least:
-            seen_by[own] -= 1
+        if coverage.seen_alone[stamp_ns] - no_longer_alone.get(stamp_ns, 0) >= least:
+            continue  # and what others leave to it by going can only be more
+        is_also_newcomers = np.isin(coverage.slots(stamp_ns), coverage.slots(newcomer))
+        seen_by = coverage.keyframe_counts(stamp_ns) + is_also_newcomers
+        for other in let_go:
+            seen_by -= np.isin(coverage.slots(stamp_ns), coverage.slots(other))
+        if is_also_newcomers.any() and int(np.count_nonzero(seen_by == 1)) < least:
             let_go.append(stamp_ns)
     return let_go if adds or let_go else [newcomer]
 
