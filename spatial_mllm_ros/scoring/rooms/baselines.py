@@ -135,7 +135,7 @@ class VisualInput:
 
     Attributes:
         tokens: makes the visual tokens.
-        sees_room: whether an answer can follow from the room; False: the score is one of guessing.
+        sees_room: whether an answer can follow from the room; False: the score needs no view of the room.
         meaning: for the reader of the table.
     """
 
