@@ -26,7 +26,7 @@ ARG TORCH
 RUN test -n "${TORCH}" || { echo "--build-arg TORCH is missing: see docs/jetson.md" >&2; exit 1; }
 RUN python3 -m pip install --no-cache-dir "${TORCH}" \
  && python3 -m pip install --no-cache-dir "numpy<2" transformers tokenizers safetensors huggingface_hub \
-      opencv-python-headless pillow matplotlib pyyaml rosbags tqdm
+      opencv-python-headless pillow pyyaml
 
 COPY . /ros/src/spatial_mllm_ros
 WORKDIR /ros

@@ -21,6 +21,25 @@ class ConfigurationError(SpatialMllmError):
     code = "CONFIGURATION"
 
 
+#: Packages that only the tools import: the extra ``tools`` of the package installs them.
+TOOL_PACKAGES = frozenset({"jinja2", "markupsafe", "matplotlib", "rosbags", "shapely", "tqdm"})
+
+
+def without_tools(error: ModuleNotFoundError) -> ConfigurationError:
+    """What to say about a module that is not there: which extra has it.
+
+    Raises:
+        ModuleNotFoundError: ``error``, where its module is not one of the tools'.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in TOOL_PACKAGES:
+        raise error
+    return ConfigurationError(
+        f"This command needs the package {package}, which the node does not need; install the tools' packages with: "
+        "pip install 'spatial-mllm-ros[tools]'"
+    )
+
+
 class FrameRejectedError(SpatialMllmError):
     """A camera message cannot become a frame.
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from spatial_mllm_ros.errors import TOOL_PACKAGES
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10, where pytest brings it
@@ -119,6 +121,22 @@ def test_only_rooms_that_know_ros_import_it(path):
     assert not wrong
 
 
+def test_the_robot_imports_no_package_of_the_tools():
+    robot = [path for path in MODULES if room_of(module_name(path)) in ROBOT]
+    wrong = [
+        f"{module_name(path)} line {line}: {name}"
+        for path in robot
+        for name, line in imports_of(path)
+        if name.split(".")[0] in TOOL_PACKAGES
+    ]
+    assert not wrong
+
+
+def test_the_packages_of_the_tools_are_those_of_the_extra():
+    extra = {canonical(requirement) for requirement in project()["project"]["optional-dependencies"]["tools"]}
+    assert {name for name in extra if not name.startswith("ros-")} == TOOL_PACKAGES
+
+
 def test_the_nodes_imports_are_the_robots_rooms_and_nothing_else():
     reached = closure(f"{PACKAGE}.ros.node")
     assert f"{PACKAGE}.frames.frame" in reached, "the walk over the node's imports leads nowhere"
@@ -215,12 +233,19 @@ def test_every_interface_is_importable_and_is_the_one_of_the_source(path):
         assert fields == list(part.get_fields_and_field_types())
 
 
-def test_everything_that_is_installed_is_pinned_once_per_python_version():
-    pinned = [
-        line.split("==")[0] + line.partition(";")[2]
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
+def pins(name: str) -> list[str]:
+    """The lines of a file of constraints."""
+    lines = (ROOT / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith(("#", "-c constraints.txt"))]
+
+
+@pytest.mark.parametrize("distribution", ["jazzy", "kilted"])
+def test_everything_that_is_installed_is_pinned_once_per_python_version(distribution):
+    of_ros, others = pins(f"constraints-{distribution}.txt"), pins("constraints.txt")
+    assert "-c constraints.txt" in (ROOT / f"constraints-{distribution}.txt").read_text().splitlines()
+    assert all(line.startswith("ros-") for line in of_ros)
+    assert not any(line.startswith("ros-") for line in others)
+    pinned = [line.split("==")[0] + line.partition(";")[2] for line in of_ros + others]
     assert len(pinned) == len(set(pinned))
     names = {canonical(line) for line in pinned}
     python = project()

@@ -7,7 +7,7 @@ import logging
 import sys
 
 from spatial_mllm_ros.cli import benchmark, checkpoints, engines, evaluate, recordings, rooms, scenes, training
-from spatial_mllm_ros.errors import SpatialMllmError
+from spatial_mllm_ros.errors import SpatialMllmError, without_tools
 
 _logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        return int(arguments.run(arguments))
+        return _run(arguments)
     except SpatialMllmError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 1
@@ -34,3 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        return int(arguments.run(arguments))
+    except ModuleNotFoundError as error:
+        raise without_tools(error) from error

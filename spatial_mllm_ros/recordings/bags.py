@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spatial_mllm_ros.errors import FrameRejectedError, SourceError
+from spatial_mllm_ros.errors import FrameRejectedError, SourceError, without_tools
 from spatial_mllm_ros.frames.codec import decode_color, decode_compressed_color, decode_depth
 from spatial_mllm_ros.frames.frame import Frame
 from spatial_mllm_ros.frames.stamp_index import StampIndex
@@ -285,10 +285,8 @@ def _opened(path: Path) -> AnyReader:
     try:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise SourceError(
-            f"Reading the bag {path} needs the package rosbags; install it with: pip install rosbags"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise without_tools(error) from error
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()

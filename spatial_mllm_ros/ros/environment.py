@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import spatial_mllm_ros
@@ -13,6 +14,7 @@ from spatial_mllm_ros.models.checkpoints.bundled import PACKAGE, installed_share
 #: Fast DDS 3 (ROS Kilted and later) reads the first, Fast DDS 2 (Jazzy, Humble) the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
+_WHEEL_OF_FAST_DDS_2 = "ros-fastrtps"  # the wheel of Fast DDS 3 is ros-fastdds
 #: How a user chooses the transports of Fast DDS.
 USER_CHOICES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 
@@ -53,8 +55,17 @@ def shared_memory_variables(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     profile = share_directory() / "config" / "fastdds_shared_memory.xml"
     new_spelling, old_spelling = PROFILE_VARIABLES
-    variable = old_spelling if environment.get("ROS_DISTRO") in _WITH_FAST_DDS_2 else new_spelling
-    return {variable: str(profile)}
+    return {old_spelling if _has_fast_dds_2(environment.get("ROS_DISTRO", "")) else new_spelling: str(profile)}
+
+
+def _has_fast_dds_2(ros_distro: str) -> bool:
+    if ros_distro:
+        return ros_distro in _WITH_FAST_DDS_2
+    try:  # no ROS is sourced: the wheels of the Python index, which set no ROS_DISTRO
+        distribution(_WHEEL_OF_FAST_DDS_2)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def use_shared_memory_profile() -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from spatial_mllm_ros.errors import ConfigurationError
-from spatial_mllm_ros.ros.environment import PROFILE_VARIABLES, USER_CHOICES, share_directory
+from spatial_mllm_ros.ros.environment import USER_CHOICES, share_directory, shared_memory_variables
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "spatial_mllm.launch.py"
 
@@ -189,7 +189,8 @@ def test_only_a_checkpoint_that_is_given_overrides_the_parameter_file(describe):
 
 def test_the_node_starts_with_the_shared_memory_profile(describe, no_choice_of_fast_dds):
     environment = describe().environment
-    assert set(environment) == {PROFILE_VARIABLES[0]}
+    assert environment == shared_memory_variables({})
+    assert len(environment) == 1
     assert all(Path(profile).is_file() for profile in environment.values())
 
 

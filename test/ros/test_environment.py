@@ -1,6 +1,7 @@
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -45,10 +46,32 @@ def test_a_package_that_is_not_installed_is_an_error_that_says_how_to_install_it
         share_directory()
 
 
+@pytest.fixture
+def wheels(monkeypatch):
+    """Says which wheels are installed, instead of those that are."""
+
+    def installed(*names: str) -> None:
+        def distribution(name: str) -> None:
+            if name not in names:
+                raise PackageNotFoundError(name)
+
+        monkeypatch.setattr(environment, "distribution", distribution)
+
+    return installed
+
+
+@pytest.mark.parametrize(
+    ("wheel", "variable"),
+    [("ros-fastdds", "FASTDDS_DEFAULT_PROFILES_FILE"), ("ros-fastrtps", "FASTRTPS_DEFAULT_PROFILES_FILE")],
+)
+def test_without_a_sourced_ros_the_wheel_of_fast_dds_decides_the_spelling(share, wheels, wheel, variable):
+    wheels(wheel)
+    assert set(shared_memory_variables({})) == {variable}
+
+
 @pytest.mark.parametrize(
     ("distro", "variable"),
     [
-        ({}, "FASTDDS_DEFAULT_PROFILES_FILE"),
         ({"ROS_DISTRO": "kilted"}, "FASTDDS_DEFAULT_PROFILES_FILE"),
         ({"ROS_DISTRO": "jazzy"}, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         ({"ROS_DISTRO": "humble"}, "FASTRTPS_DEFAULT_PROFILES_FILE"),
@@ -71,12 +94,14 @@ def test_a_choice_of_the_user_is_left_alone(share, choice):
     assert shared_memory_variables(choice) == {}
 
 
-def test_an_empty_variable_is_no_choice_since_fast_dds_fails_on_it(share):
+def test_an_empty_variable_is_no_choice_since_fast_dds_fails_on_it(share, wheels):
+    wheels("ros-fastdds")
     variables = shared_memory_variables({"FASTDDS_DEFAULT_PROFILES_FILE": "", "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"})
     assert set(variables) == {PROFILE_VARIABLES[0]}
 
 
-def test_the_variables_are_set_in_this_process_and_those_of_the_user_stay(share, monkeypatch):
+def test_the_variables_are_set_in_this_process_and_those_of_the_user_stay(share, wheels, monkeypatch):
+    wheels("ros-fastdds")
     monkeypatch.setattr(os, "environ", {"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"})
     use_shared_memory_profile()
     assert os.environ == {"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"}
