@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from spatial_mllm_ros.models.small.random_checkpoint import write_random_checkpoint
 
+from .ros_processes import ros_client, start_node, start_process  # noqa: F401 (fixtures of the tests between processes)
+
 
 def _beside_the_project(name: str) -> Path:
     folder = Path(__file__).resolve().parents[1].parent / "shared" / name

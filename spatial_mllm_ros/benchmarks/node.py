@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import tempfile
 import time
 from array import array
@@ -20,6 +19,7 @@ from sensor_msgs.msg import Image
 from spatial_mllm_ros.benchmarks.rows import Row
 from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.msg import SpatialAnswer
+from spatial_mllm_ros.playback.domains import use_own_domain
 from spatial_mllm_ros.ros.conversions import stamp_ns
 from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.ros.node import SpatialNode
@@ -57,8 +57,7 @@ def measure_image_callback(seconds: float = 10.0) -> list[Row]:
     Raises:
         SpatialMllmError: a process did not come up, or answered nothing.
     """
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
+    use_own_domain()
     use_shared_memory_profile()
     rows: list[Row] = []
     for width_px, height_px in ((640, 480), (1280, 720)):

@@ -18,6 +18,7 @@ from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.models.checkpoints.bundled import bundled_checkpoint
 from spatial_mllm_ros.msg import FrameSelection
+from spatial_mllm_ros.playback.domains import use_own_domain
 from spatial_mllm_ros.playback.live_run import (
     STARTUP_S,
     LiveClient,
@@ -27,7 +28,6 @@ from spatial_mllm_ros.playback.live_run import (
     node_parameters,
     player_command,
     running,
-    use_own_domain,
 )
 from spatial_mllm_ros.recordings.sources import FrameSource, open_source
 from spatial_mllm_ros.replay.live_picture import write_live_picture
@@ -35,6 +35,7 @@ from spatial_mllm_ros.replay.picture import KnownScene
 from spatial_mllm_ros.rooms.world.world import split_seed
 from spatial_mllm_ros.rooms.writers import RecordingConfig, scene_path, write_room
 from spatial_mllm_ros.ros.conversions import stamp_ns
+from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.scene_questions.scene_annotation import SceneAnnotation, read_scene
 from spatial_mllm_ros.scene_questions.scene_question import SceneQuestion
 from spatial_mllm_ros.scoring.rooms.asking import (
@@ -78,6 +79,7 @@ def run(source: Path | None, out_dir: Path, checkpoint: str) -> int:
         SpatialMllmError: the recording, the checkpoint or one of the processes fails; the message says which.
     """
     use_own_domain()
+    use_shared_memory_profile()
     out_dir.mkdir(parents=True, exist_ok=True)
     speed = 1
     with contextlib.ExitStack() as stack:

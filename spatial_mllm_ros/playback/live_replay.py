@@ -1,7 +1,7 @@
 """The questions of a replay asked again in a live node, and how the node's answers differ from the replay's.
 
-The node works in real time: when a question arrives, it may have placed a frame more or less than the replay, which has
-no clock. The diff shows how much this matters.
+A question is asked once the node has placed the frames that the replay had placed when it asked. The node goes on
+meanwhile, so it may have placed some more. The diff shows how much this matters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from spatial_mllm_ros.answering.answer import Status
 from spatial_mllm_ros.answering.setup import SessionConfig
 from spatial_mllm_ros.msg import SpatialAnswer
+from spatial_mllm_ros.playback.domains import use_own_domain
 from spatial_mllm_ros.playback.live_run import (
     STARTUP_S,
     live_client,
@@ -20,13 +21,13 @@ from spatial_mllm_ros.playback.live_run import (
     node_parameters,
     player_command,
     running,
-    use_own_domain,
 )
 from spatial_mllm_ros.provenance import versions
 from spatial_mllm_ros.recordings.bag_topics import BagTopics
 from spatial_mllm_ros.recordings.sources import open_source
 from spatial_mllm_ros.replay.results import AskedQuestion, Report
 from spatial_mllm_ros.ros.conversions import stamp_ns
+from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.storage import write_json
 
 DIFF_FILE = "ros_diff.json"
@@ -58,9 +59,11 @@ def ask_live(
             ``config``.
     """
     use_own_domain()
+    use_shared_memory_profile()
     out_dir.mkdir(parents=True, exist_ok=True)
     node_log, player_log = out_dir / "node.log", out_dir / "player.log"
     first_ns = report.trace.first_stamp_ns if report.trace else 0
+    placed_ns = [seen.stamp_ns for seen in report.trace.seen] if report.trace else []
     by_time = sorted(
         enumerate(report.questions), key=lambda item: (item[1].asked.at_s is None, item[1].asked.at_s or 0.0)
     )
@@ -79,7 +82,8 @@ def ask_live(
             for number, item in by_time:
                 if item.asked.at_s is None:
                     break
-                client.until_time(first_ns + round(item.asked.at_s * 1e9), player)
+                newest_ns = max((stamp for stamp in placed_ns if stamp <= item.stamp_ns), default=0)
+                client.until_time(first_ns + round(item.asked.at_s * 1e9), newest_ns, player)
                 answers[number] = client.ask(item.asked.question)
             client.until_played(player, player_log)
         client.until_settled()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -25,7 +24,6 @@ from spatial_mllm_ros.errors import SpatialMllmError
 from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer
 from spatial_mllm_ros.recordings.sources import FrameSource
 from spatial_mllm_ros.ros.conversions import stamp_ns
-from spatial_mllm_ros.ros.environment import use_shared_memory_profile
 from spatial_mllm_ros.ros.parameters import InputParameters, NodeParameters
 from spatial_mllm_ros.srv import SpatialQuery
 
@@ -35,22 +33,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-STARTUP_S = 120.0
+STARTUP_S = 300.0
 _ANSWER_S = 180.0
 _RECORDING_S = 3600.0
+_INPUTS = ("image", "depth", "camera_info", "camera_pose")
+# Of a live camera, a node misses what it does not take in time; a recording must reach it whole on a slow machine too.
+_WHOLE_RECORDING = {"depth": "1000", "reliability": "reliable"}
 
 
 class LiveRunError(SpatialMllmError):
     """One of the processes failed, or did not do in time what it was to do."""
 
     code = "LIVE_RUN"
-
-
-def use_own_domain() -> None:
-    """Chooses a ROS domain for this process and its children, so that they meet no other robot's topics."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    use_shared_memory_profile()
 
 
 def node_parameters(recording: FrameSource, config: SessionConfig) -> NodeParameters:
@@ -74,13 +68,20 @@ def node_parameters(recording: FrameSource, config: SessionConfig) -> NodeParame
 
 def node_command(parameters: NodeParameters) -> list[str]:
     """The node's process, with the clock that the player publishes."""
-    ros_arguments = ["--ros-args", "-p", "use_sim_time:=true", *parameters.arguments()]
+    overrides = [
+        part
+        for topic in _INPUTS
+        for policy, value in _WHOLE_RECORDING.items()
+        for part in ("-p", f"qos_overrides./{topic}.subscription.{policy}:={value}")
+    ]
+    ros_arguments = ["--ros-args", "-p", "use_sim_time:=true", *parameters.arguments(), *overrides]
     return [*_main_of("spatial_mllm_ros.ros.node"), *ros_arguments]
 
 
 def player_command(source: Path, *options: str) -> list[str]:
-    """The player's process, which keeps the stamps of the recording."""
-    return [*_main_of("spatial_mllm_ros.playback.player"), str(source), "--stamps", "original", *options]
+    """The player's process, which keeps the stamps of the recording and waits for a node that loads its model."""
+    waiting = ("--stamps", "original", "--wait-s", f"{STARTUP_S:g}")
+    return [*_main_of("spatial_mllm_ros.playback.player"), str(source), *waiting, *options]
 
 
 def _main_of(module: str) -> list[str]:
@@ -163,13 +164,19 @@ class LiveClient:
             if time.monotonic() > end_s:
                 raise LiveRunError(f"{timeout_s:.0f} s have passed without {what}; see the logs of the processes.")
 
-    def until_time(self, stamp_ns: int, player: subprocess.Popen[bytes]) -> None:
-        """Until the recording has reached ``stamp_ns`` and the node has selected frames, or ``player`` has ended."""
+    def until_time(self, time_ns: int, newest_ns: int, player: subprocess.Popen[bytes]) -> None:
+        """Until the recording has reached ``time_ns`` and the node has placed the frame of stamp ``newest_ns``.
+
+        When ``player`` ends before, until the node has settled: it then has placed all that it can.
+        """
 
         def reached() -> bool:
-            return player.poll() is not None or (self.clock_ns >= stamp_ns and bool(self.selected()))
+            placed_ns = stamp_ns(self.selection.header.stamp) if self.selection is not None else 0
+            return self.clock_ns >= time_ns and placed_ns >= newest_ns
 
-        self.until(reached, f"a selected frame at {stamp_ns / 1e9:.3f} s", _RECORDING_S)
+        self.until(lambda: player.poll() is not None or reached(), f"a frame at {time_ns / 1e9:.3f} s", _RECORDING_S)
+        if not reached():
+            self.until_settled()
 
     def until_played(self, player: subprocess.Popen[bytes], log: Path) -> None:
         """Until the player has ended; LiveRunError when it has failed."""

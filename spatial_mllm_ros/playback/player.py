@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _NS = 1_000_000_000
 _JPEG_QUALITY = 95
 _DEFAULT_FRAME_ID = "camera_optical_frame"
+_KEPT_MESSAGES = 1000  # of a reliable topic, for subscribers that are slow to confirm them
 _SETTLE_NS = _NS // 2  # a subscriber announces its topics one after the other, within some milliseconds
 
 
@@ -93,7 +94,7 @@ class Player:
         self._config = config
         reliable = config.reliability == "reliable"
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=10, reliability=policy)
+        qos = QoSProfile(depth=_KEPT_MESSAGES if reliable else 10, reliability=policy)
         image = (CompressedImage, "image/compressed") if config.compressed else (Image, "image")
         self._image = node.create_publisher(*image, qos)
         self._info = node.create_publisher(CameraInfo, "camera_info", qos) if first.intrinsics else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, TypeVar
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from spatial_mllm_ros.ros.conversions import nanoseconds
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rclpy.subscription import Subscription
 
 _Message = TypeVar("_Message")
+_OVERRIDABLE = (QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)  # by the parameters qos_overrides./TOPIC.subscription.*
 _POSES_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -69,15 +72,16 @@ class CameraInput:
         reliable = source.reliability == "reliable"
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)
         self._group = MutuallyExclusiveCallbackGroup()
-        if source.compressed:
-            self._subscribe(CompressedImage, "image/compressed", on_color, qos)
-        else:
-            self._subscribe(Image, "image", on_color, qos)
         self._subscribe(CameraInfo, "camera_info", self.assembler.on_camera_info, qos)
         if source.depth:
             self._subscribe(Image, "depth", self.assembler.on_depth, qos)
         if source.pose_source == "topic":
             self._subscribe(PoseStamped, "camera_pose", self.assembler.on_pose, _POSES_QOS)
+        # Last: a publisher discovers subscriptions in this order, so one that sees the last of them sees them all.
+        if source.compressed:
+            self._subscribe(CompressedImage, "image/compressed", on_color, qos)
+        else:
+            self._subscribe(Image, "image", on_color, qos)
 
     def close(self) -> None:
         """Ends the subscriptions."""
@@ -90,7 +94,13 @@ class CameraInput:
     ) -> None:
         events = SubscriptionEventCallbacks(incompatible_qos=lambda event: self._on_incompatible_qos(topic, event))
         subscription = self._node.create_subscription(
-            kind, topic, callback, qos, callback_group=self._group, event_callbacks=events
+            kind,
+            topic,
+            callback,
+            copy(qos),  # an override changes the profile in place
+            callback_group=self._group,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE),
         )
         self._subscriptions.append(subscription)
 

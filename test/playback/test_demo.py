@@ -13,7 +13,7 @@ from spatial_mllm_ros.rooms.writers import RecordingConfig, write_room
 
 def run_demo(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "spatial_mllm_ros.cli", "demo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
 
 
 def test_the_demo_plays_asks_and_draws(tmp_path, small_checkpoint):

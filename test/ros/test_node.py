@@ -75,28 +75,41 @@ def camera(ros_client):
 
 
 class Diagnostics:
+    """What each message on /diagnostics says: values by "status.key"."""
+
     def __init__(self, node) -> None:
-        self.statuses: dict = {}
+        self.messages: list[dict[str, str]] = []
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_message, 10)
 
     def _on_message(self, message: DiagnosticArray) -> None:
-        self.statuses |= {status.name.split(": ")[-1]: status for status in message.status}
+        self.messages.append(
+            {
+                f"{status.name.split(': ')[-1]}.{pair.key}": pair.value
+                for status in message.status
+                for pair in status.values
+            }
+        )
 
-    def value(self, part: str, key: str) -> int:
-        values = {pair.key: pair.value for pair in self.statuses[part].values} if part in self.statuses else {}
-        return int(values.get(key) or 0)
+    def values(self, name: str) -> list[int]:
+        """The value in every message so far, 0 where it was not told."""
+        return [int(message.get(name) or 0) for message in self.messages]
+
+    def value(self, name: str) -> int:
+        return (self.values(name) or [0])[-1]
 
 
-def ask(client, question: str, *, options=(), deadline_s: int = 60):
+def ask(client, *questions: str, deadline_s: int = 200) -> list:
+    """Futures of the answers to questions that are sent one directly after the other."""
     service = client.node.create_client(SpatialQuery, "/spatial_query")
     client.until(service.service_is_ready, "the service /spatial_query is there")
-    request = SpatialQuery.Request(question=question, options=list(options))
-    request.deadline.sec = deadline_s
-    return service.call_async(request)
+    requests = [SpatialQuery.Request(question=question) for question in questions]
+    for request in requests:
+        request.deadline.sec = deadline_s
+    return [service.call_async(request) for request in requests]
 
 
 def answer_to(client, question: str, **options) -> SpatialAnswer:
-    future = ask(client, question, **options)
+    (future,) = ask(client, question, **options)
     client.until(future.done, f"an answer to {question!r}")
     return future.result().answer
 
@@ -108,7 +121,7 @@ def stamps_of(times) -> list[int]:
 def wait_for_selection(client) -> FrameSelection:
     selections: list[FrameSelection] = []
     client.node.create_subscription(FrameSelection, "/spatial_node/selection", selections.append, LATCHED)
-    client.until(lambda: selections and selections[-1].stamps, "frames are selected", 120)
+    client.until(lambda: selections and selections[-1].stamps, "frames are selected")
     return selections[-1]
 
 
@@ -182,11 +195,15 @@ def test_frames_go_on_arriving_while_an_answer_is_generated(start_node, endless_
     camera(rate_hz=30.0)
     wait_for_selection(ros_client)
     diagnostics = Diagnostics(ros_client.node)
-    future = ask(ros_client, "Describe what stands where.", deadline_s=200)
-    ros_client.until(lambda: diagnostics.value("camera", "received"), "diagnostics of the camera")
-    before = diagnostics.value("camera", "received")
-    ros_client.until(lambda: diagnostics.value("camera", "received") >= before + 20, "20 more images are received")
-    assert not future.done()
+    ask(ros_client, "Describe what stands where.")
+
+    def received_meanwhile() -> int:
+        """By the node's own count: images from the first to the last message that knows the question as open."""
+        told = zip(diagnostics.values("model.open_questions"), diagnostics.values("camera.received"), strict=True)
+        received = [images for questions, images in told if questions]
+        return received[-1] - received[0] if received else 0
+
+    ros_client.until(lambda: received_meanwhile() >= 20, "20 images are received during the answer")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +246,7 @@ def test_malformed_images_are_counted_by_cause_and_the_node_goes_on(start_node, 
 
     causes = ("encoding", "step", "payload", "size", "stamp")
     ros_client.until(
-        lambda: publish_broken() or all(diagnostics.value("camera", f"rejected.{cause}") for cause in causes),
+        lambda: publish_broken() or all(diagnostics.value(f"camera.rejected.{cause}") for cause in causes),
         "every broken image is counted by its cause",
     )
     camera()
@@ -240,7 +257,7 @@ def test_a_broken_weights_folder_ends_the_node_with_the_file_named(start_node, t
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors at all")
     running = start_node(checkpoint=str(tmp_path))
-    assert running.process.wait(120) == 1
+    assert running.exit_code() == 1
     assert "CHECKPOINT" in running.log
     assert "model.safetensors" in running.log or "config.json" in running.log
     assert "Traceback" not in running.log
@@ -260,7 +277,7 @@ def test_compressed_images_are_taken(start_node, ros_client):
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), SECOND_NS)
         publisher.publish(message)
 
-    ros_client.until(lambda: publish() or (selections and selections[-1].stamps), "a compressed frame is selected", 120)
+    ros_client.until(lambda: publish() or (selections and selections[-1].stamps), "a compressed frame is selected")
 
 
 def test_one_question_too_many_is_busy_and_the_others_are_answered_in_order(
@@ -271,13 +288,16 @@ def test_one_question_too_many_is_busy_and_the_others_are_answered_in_order(
     wait_for_selection(ros_client)
     answers: list[SpatialAnswer] = []
     ros_client.node.create_subscription(SpatialAnswer, "/spatial_node/answers", answers.append, 10)
-    futures = [ask(ros_client, f"What is thing {index}?", deadline_s=3) for index in range(4)]
+    ros_client.until(lambda: answer_to(ros_client, "") and answers, "published answers arrive")
+    questions = [f"What is thing {index}?" for index in range(4)]
+    futures = ask(ros_client, *questions, deadline_s=8)
     ros_client.until(lambda: all(future.done() for future in futures), "all questions are answered")
     statuses = [future.result().answer.status for future in futures]
     assert SpatialAnswer.STATUS_BUSY in statuses
     assert statuses.count(SpatialAnswer.STATUS_BUSY) < 4
-    ros_client.until(lambda: len(answers) == 4, "all answers are published as well")
-    worked_on = [a.question for a in answers if a.status != SpatialAnswer.STATUS_BUSY]
+    published = lambda: [answer for answer in answers if answer.question in questions]  # noqa: E731
+    ros_client.until(lambda: len(published()) == 4, "all answers are published as well")
+    worked_on = [answer.question for answer in published() if answer.status != SpatialAnswer.STATUS_BUSY]
     assert worked_on == sorted(worked_on)
 
 
@@ -289,14 +309,14 @@ def test_an_action_shows_the_text_as_it_grows_and_can_be_cancelled(start_node, e
     ros_client.until(client.server_is_ready, "the action is there")
     feedback: list[str] = []
     goal = SpatialQueryAction.Goal(question="Describe everything.")
-    goal.deadline.sec = 100
+    goal.deadline.sec = 200
     accepted = client.send_goal_async(goal, feedback_callback=lambda m: feedback.append(m.feedback.partial_text))
     ros_client.until(accepted.done, "the goal is accepted")
     ros_client.until(lambda: len(feedback) >= 3, "text grows")
     handle = accepted.result()
     handle.cancel_goal_async()
     result = handle.get_result_async()
-    ros_client.until(result.done, "the cancelled result", 30)
+    ros_client.until(result.done, "the cancelled result")
     answer = result.result().result.answer
     assert answer.status == SpatialAnswer.STATUS_CANCELLED
     assert len(feedback[-1]) >= len(feedback[0])
@@ -326,9 +346,9 @@ def test_a_deadline_ends_an_endless_answer_with_what_there_is(start_node, endles
     start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.max_new_tokens": 4096})
     camera()
     wait_for_selection(ros_client)
-    answer = answer_to(ros_client, "Describe everything.", deadline_s=3)
+    answers = (answer_to(ros_client, "Describe everything.", deadline_s=2) for _ in range(50))
+    answer = next(answer for answer in answers if answer.evidence)  # earlier ones may come before any context is made
     assert answer.status == SpatialAnswer.STATUS_DEADLINE
-    assert answer.evidence
 
 
 def test_a_view_that_is_too_old_is_said_to_be_stale_at_the_deadline(start_node, ros_client, camera):
@@ -359,7 +379,6 @@ def test_a_jump_back_of_the_clock_starts_a_new_epoch(start_node, ros_client):
                 or (selections and selections[-1].epoch == epoch and selections[-1].stamps)
             ),
             f"frames of epoch {epoch} are selected",
-            120,
         )
         return selections[-1]
 
@@ -374,12 +393,12 @@ def test_sigterm_answers_the_open_question_and_ends_the_node_cleanly(
     running = start_node(checkpoint=endless_checkpoint, **SMALL, **{"query.max_new_tokens": 4096})
     camera()
     wait_for_selection(ros_client)
-    future = ask(ros_client, "Describe everything.", deadline_s=100)
     diagnostics = Diagnostics(ros_client.node)
-    ros_client.until(lambda: diagnostics.value("model", "open_questions"), "the node has the question")
-    assert not future.done()
+    ros_client.until(lambda: diagnostics.messages, "diagnostics arrive")
+    (future,) = ask(ros_client, "Describe everything.")
+    ros_client.until(lambda: diagnostics.value("model.open_questions"), "the node has the question")
     running.process.terminate()
-    ros_client.until(future.done, "the last answer", 20)
+    ros_client.until(future.done, "the last answer")
     assert future.result().answer.status == SpatialAnswer.STATUS_CANCELLED
-    assert running.process.wait(20) == 0
+    assert running.exit_code() == 0
     assert "Traceback" not in running.log

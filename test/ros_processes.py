@@ -1,51 +1,63 @@
-"""Real processes on a private ROS domain: each test process has its own, and nothing leaves the machine."""
+"""Fixtures for tests between real processes, on a ROS domain that each test process has for itself.
+
+Such a test waits for the state that it is about (a message, a value of the diagnostics, a line of the log, the end of a
+process), never for a time. PATIENCE_S only ends a test whose state never comes; it has to suffice on a busy machine.
+"""
 
 import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-# Before rclpy is imported anywhere in this process. Domains above 101 collide with ephemeral ports.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+from spatial_mllm_ros.playback.domains import claim_domain
 
-_NODE = [sys.executable, "-c", "from spatial_mllm_ros.ros.node import main; main()", "--ros-args"]
+PATIENCE_S = 240.0
+
+# Read by rclpy.init(), here and in the processes that tests start. Every worker of pytest-xdist has an own domain.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(claim_domain())
+
+NODE = [sys.executable, "-c", "from spatial_mllm_ros.ros.node import main; main()", "--ros-args"]
 
 
 class RunningProcess:
     """A process under test with its log in a file."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, command: list[str], log: Path, env: Mapping[str, str] | None) -> None:
         self._log = log
         with log.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
 
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
+    def exit_code(self) -> int:
+        """Of the process, once it has ended by itself or after a signal."""
+        return self.process.wait(PATIENCE_S)
+
     def end(self) -> int:
         """SIGTERM, and SIGKILL for a process that does not obey; returns the exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait(20)
+            return self.process.wait(60)
 
 
 @pytest.fixture
-def start_process(tmp_path) -> Iterator[Callable[[list[str]], RunningProcess]]:
+def start_process(tmp_path) -> Iterator[Callable[..., RunningProcess]]:
     """Starts processes that are ended with the test."""
     started: list[RunningProcess] = []
 
-    def start(command: list[str]) -> RunningProcess:
-        started.append(RunningProcess(command, tmp_path / f"process_{len(started)}.log"))
+    def start(command: list[str], env: Mapping[str, str] | None = None) -> RunningProcess:
+        started.append(RunningProcess(command, tmp_path / f"process_{len(started)}.log", env))
         return started[-1]
 
     yield start
@@ -65,7 +77,7 @@ def start_node(start_process, random_checkpoint) -> Callable[..., RunningProcess
         parameters = {"checkpoint": str(random_checkpoint), **parameters}
         texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in parameters.items()}
         overrides = [part for name, text in texts.items() for part in ("-p", f"{name}:={text}")]
-        return start_process([*_NODE, *overrides])
+        return start_process([*NODE, *overrides])
 
     return start
 
@@ -86,7 +98,7 @@ class _Client:
     def __init__(self, node: object) -> None:
         self.node = node
 
-    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> object:
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> object:
         import rclpy
 
         end_s = time.monotonic() + timeout_s
