@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 from spatial_mllm_ros.errors import ConfigurationError
+from spatial_mllm_ros.storage import locked
 
 _DOMAINS = 101  # the ports of higher domains are among those that Linux gives to any program
+_kept = contextlib.ExitStack()  # the locks of this process, until it ends
 
 
 def claim_domain() -> int:
@@ -23,17 +25,10 @@ def claim_domain() -> int:
     """
     for offset in range(_DOMAINS):
         domain = 1 + (os.getpid() + offset) % _DOMAINS
-        path = Path(tempfile.gettempdir()) / f"spatial_mllm_ros_domain_{domain}.lock"
-        try:
-            lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        except OSError:
-            continue  # Linux refuses this on the file of another user, so that user's processes use the domain
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            continue
-        return domain  # the descriptor stays open, and with it the lock
+        # Another process keeps it, or another user, whose file this one may not open: then it is that user's domain.
+        with contextlib.suppress(OSError):
+            _kept.enter_context(locked(Path(tempfile.gettempdir()) / f"spatial_mllm_ros_domain_{domain}.lock"))
+            return domain
     raise ConfigurationError(f"Other processes use all {_DOMAINS} ROS domains; end one, or set ROS_DOMAIN_ID.")
 
 
