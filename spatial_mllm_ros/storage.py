@@ -58,9 +58,12 @@ def whole_file(path: Path, *, mode: int = READABLE) -> Iterator[Path]:
     The path given is ``.NAME.XXXX.part`` in the same folder, with the suffix of NAME once more, by which some writers
     choose the format.
 
+    A link is followed: the file that it names is written.
+
     Raises:
         OSError: the folder does not exist or cannot be written; an old file is as it was.
     """
+    path = _target(path)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".part{path.suffix}")
     os.close(descriptor)
     part = Path(name)
@@ -109,22 +112,27 @@ def whole_folder(folder: Path, *, mode: int = READABLE, replace: bool = False) -
     and is found by that name if the process ends just then; see ``recovered``.
 
     Args:
-        folder: its parents are made.
+        folder: its parents are made. With ``replace`` a link is followed: the folder that it names is replaced.
         mode: of the files; the folder and those in it can be entered by whoever may read the files.
         replace: put it in the place of an earlier folder; otherwise there must be none.
 
     Raises:
         FileExistsError: there is a folder already, and ``replace`` is off.
+        NotADirectoryError: ``replace`` is on, and a file is there.
         OSError: it cannot be written; an earlier folder is as it was.
     """
-    if not replace:
+    if replace:
+        folder = _target(folder)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    else:
         _refuse_existing(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f"{folder.name}.part-{secrets.token_hex(4)}")
     part.mkdir(mode=0o700)
     try:
         yield part
-        for path in [*part.rglob("*"), part]:
+        for path in [path for path in part.rglob("*") if not path.is_symlink()] + [part]:
             path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
             _flush(path)
         if replace:
@@ -169,6 +177,11 @@ def remove_leftovers(folder: Path) -> None:
 def is_temporary(name: str) -> bool:
     """Whether a folder of this name is one that ``whole_folder`` is working on, or that it left behind."""
     return re.fullmatch(".+" + _ENDING, name) is not None
+
+
+def _target(path: Path) -> Path:
+    """What a link names, in the end; other paths as they are."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def _exchange(folder: Path, part: Path) -> None:

@@ -376,3 +376,38 @@ def test_no_other_module_renames_or_locks_and_only_the_answers_of_a_run_are_flus
         if path.name != "storage.py" or path.parent != package
     }
     assert {name: calls for name, calls in found.items() if calls} == {"scoring/runner/results_file.py": ["os.fsync"]}
+
+
+def test_a_linked_file_or_folder_is_written_where_the_link_leads_as_often_as_one_likes(tmp_path):
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    (tmp_path / "report.json").symlink_to(tmp_path / "disk" / "report.json")
+    for number in range(3):
+        with whole_folder(tmp_path / "run", replace=True) as part:
+            (part / "number").write_text(str(number))
+        write_text(tmp_path / "report.json", str(number))
+        assert (tmp_path / "disk" / "run" / "number").read_text() == str(number)
+        assert (tmp_path / "disk" / "report.json").read_text() == str(number)
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "report.json").is_symlink()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["report.json", "run"]
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    for _ in range(2):
+        with pytest.raises(NotADirectoryError), whole_folder(tmp_path / "run", replace=True):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_a_link_that_a_writer_puts_into_a_folder_stays_a_link_and_its_target_keeps_its_mode(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("")
+    secret.chmod(0o600)
+    with whole_folder(tmp_path / "run") as part:
+        (part / "link").symlink_to(secret)
+        (part / "dangling").symlink_to(tmp_path / "nothing")
+    assert (tmp_path / "run" / "link").is_symlink()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600

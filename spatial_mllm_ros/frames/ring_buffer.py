@@ -58,7 +58,7 @@ class RingBuffer:
         pool = self._pool
         if pool is None or (pool.height_px, pool.width_px) != (height_px, width_px):
             slot_bytes = height_px * width_px * 3
-            self._refuse_too_large(slot_bytes)
+            self.refuse_too_large(slot_bytes)
             ring_slots = min(self.capacity_frames, self.capacity_bytes // slot_bytes)
             kept_slots = min(self._kept_frames, self._kept_bytes // slot_bytes)
             pool = self._pool = SlotPool(ring_slots + kept_slots + self._spare_slots, height_px, width_px)
@@ -77,7 +77,7 @@ class RingBuffer:
             FrameRejectedError: cause ``stamp`` (not later than the newest) or ``size`` (exceeds capacity_bytes).
         """
         nbytes = frame.nbytes
-        self._refuse_too_large(nbytes)
+        self.refuse_too_large(nbytes)
         evicted: list[Frame] = []
         if self._frames and frame.stamp_ns <= self._frames[-1].stamp_ns:
             raise FrameRejectedError(
@@ -110,7 +110,8 @@ class RingBuffer:
         """Bytes of pixels held, colour and depth."""
         return self._nbytes
 
-    def _refuse_too_large(self, nbytes: int) -> None:
+    def refuse_too_large(self, nbytes: int) -> None:
+        """Whether one frame of ``nbytes`` fits; FrameRejectedError, cause ``size``, if not."""
         if nbytes > self.capacity_bytes:
             raise FrameRejectedError(
                 "size",

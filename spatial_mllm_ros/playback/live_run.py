@@ -20,7 +20,7 @@ from rosgraph_msgs.msg import Clock
 
 from spatial_mllm_ros.answering.question import Question
 from spatial_mllm_ros.answering.setup import SessionConfig
-from spatial_mllm_ros.errors import SpatialMllmError
+from spatial_mllm_ros.errors import SourceError, SpatialMllmError
 from spatial_mllm_ros.msg import FrameSelection, SpatialAnswer
 from spatial_mllm_ros.recordings.sources import FrameSource
 from spatial_mllm_ros.ros.conversions import stamp_ns
@@ -54,8 +54,11 @@ def node_parameters(recording: FrameSource, config: SessionConfig) -> NodeParame
 
     Raises:
         ConfigurationError: the node has no parameter for a value of ``config``.
+        SourceError: the recording has no frame.
     """
-    first = next(iter(recording))
+    first = next(iter(recording), None)
+    if first is None:
+        raise SourceError(f"{recording.name} has no frame that can be played; choose another recording.")
     has_depth = first.depth_m is not None and first.intrinsics is not None and first.scene_from_cam is not None
     parameters = NodeParameters.from_session(config)
     return replace(

@@ -158,7 +158,7 @@ def _tell(report: Report) -> None:
     """Writes the outcome of one recording to the log."""
     for question in report.questions:
         answer = question.answer
-        said = answer.text or answer.message
+        said = " ".join(part for part in (answer.text, answer.message) if part)
         _log.info("%s -> %s: %s", question.asked.question.text, answer.status.name, said)
     if report.coverage is not None:
         c = report.coverage

@@ -67,6 +67,10 @@ class Parameter:
             descriptor.floating_point_range = [FloatingPointRange(from_value=low_, to_value=high_, step=0.0)]
         return descriptor
 
+    def typed(self, value: Value) -> Value:
+        """``value`` as ROS wants it: a whole number for a DOUBLE parameter is still a float."""
+        return float(value) if isinstance(self.default, float) else value
+
     def fault(self, value: Value) -> str:
         """What is wrong with ``value``, in a sentence; "" for nothing."""
         if self.choices and value not in self.choices:
@@ -306,7 +310,7 @@ class NodeParameters:
             ConfigurationError: the node has no parameter for a value of ``config``, or allows only others.
         """
         wanted = _leaves(config)
-        made = _filled(cls(), {known.name: wanted[known.session] for known in PARAMETERS if known.session})
+        made = _filled(cls(), {known.name: known.typed(wanted[known.session]) for known in PARAMETERS if known.session})
         got = _leaves(made.session_config())
         if differing := [f"{name} = {value!r}" for name, value in wanted.items() if value != got[name]]:
             raise ConfigurationError(f"The node has no parameter for {', '.join(differing)}; leave the default.")
@@ -337,7 +341,8 @@ class NodeParameters:
 
 def yaml_value(value: Value) -> str:
     """``value`` in YAML, which ROS reads in a parameter file and after ``-p NAME:=``."""
-    return json.dumps(value) if isinstance(value, bool | str) else repr(value)
+    # Not as \\u escapes: those of characters beyond the BMP are pairs, which libyaml refuses.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else repr(value)
 
 
 def _declared(group: type[DataclassInstance], prefix: str = "") -> Iterator[Parameter]:

@@ -145,9 +145,10 @@ class SessionWorker:
             refresh_due = refresh_in_s is not None and (refresh_in_s == 0 or not woken)
             if question is not None:
                 inquiry, done = question
-                done(self._answer(inquiry))
+                answer = self._answer(inquiry)
+                self._guarded("An answer was not handed over", lambda: done(answer))  # noqa: B023 (called at once)
             elif task is not None:
-                self._run_task(task)
+                self._guarded("A task failed", task.work)
             elif frames_wait and not (self._refresh_next and refresh_due):
                 self._process()
             elif refresh_due:
@@ -173,11 +174,11 @@ class SessionWorker:
         except Exception:  # noqa: BLE001 (the thread must outlive any defect; the old context is still there)
             _log.exception("The context was not refreshed: unexpected error; please report it with the log.")
 
-    def _run_task(self, task: _Task) -> None:
+    def _guarded(self, failure: str, work: Callable[[], None]) -> None:
         try:
-            task.work()
+            work()
         except Exception:  # noqa: BLE001 (the thread must outlive any defect)
-            _log.exception("A task failed: unexpected error; please report it with the log.")
+            _log.exception("%s: unexpected error; please report it with the log.", failure)
 
     def _process(self) -> None:
         started_ns = time.monotonic_ns()
@@ -189,7 +190,7 @@ class SessionWorker:
         finally:
             self._window_ns, self._refresh_next = time.monotonic_ns() - started_ns, True
         if changed:
-            self._on_scene_changed()
+            self._guarded("A change of the scene was not told", self._on_scene_changed)
 
     def _answer(self, inquiry: Inquiry) -> Answer:
         try:

@@ -137,16 +137,17 @@ class FrameQueue:
                 )
             if refusal:
                 return False
+            try:  # first of all: a frame that is refused must not end an epoch
+                self._ring.refuse_too_large(frame.nbytes)
+            except FrameRejectedError as err:
+                self._counts[err.cause] += 1
+                raise
             reason = self._reason_for_new_epoch(frame)
             if reason:
                 self._start_epoch(reason)
             if self._clock_unknown and self._newest is not None and frame.stamp_ns <= self._newest.stamp_ns:
                 self._ring.clear()
-            try:
-                evicted = self._ring.push(frame)
-            except FrameRejectedError as err:
-                self._counts[err.cause] += 1
-                raise
+            evicted = self._ring.push(frame)
             for old in evicted:
                 if self._pending and self._pending[0] is old:
                     self._pending.popleft()

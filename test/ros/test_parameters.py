@@ -84,6 +84,11 @@ def test_a_session_outside_of_the_range_of_a_parameter_is_refused():
         NodeParameters.from_session(SessionConfig(scene=SceneConfig(selected_frames=500)))
 
 
+def test_a_whole_number_is_a_float_for_a_parameter_that_is_one():
+    parameters = NodeParameters.from_session(SessionConfig(scene=SceneConfig(rate_hz=0)))
+    assert "buffer.rate_hz:=0.0" in parameters.arguments()
+
+
 def test_all_faults_are_named_at_once():
     with pytest.raises(ConfigurationError) as caught:
         NodeParameters(
@@ -101,7 +106,7 @@ def test_all_faults_are_named_at_once():
 def test_a_node_reads_what_its_arguments_say():
     given = replace(
         NodeParameters.from_session(session_with_everything_changed()),
-        checkpoint='/models/caf\u00e9 with "quotes" and: colons',
+        checkpoint='/models/caf\u00e9 \U0001f600 with "quotes" and: colons',
         scene_frame="7",  # a text, although it looks like a number
         input=InputParameters(depth=True, pose_source="topic", match_slop_s=0.0),
         query=QueryParameters(max_view_age_s=1e6),

@@ -94,6 +94,7 @@ class Stage:
         self.answers = {}
         self._answered = threading.Condition()
         self._shown = 0
+        self.on_scene_changed = lambda: None
         self.worker = None
 
     def start(self):
@@ -102,7 +103,7 @@ class Stage:
             queue_size=10,
             max_view_age_ns=10**18,
             now_stamp_ns=lambda: 1,
-            on_scene_changed=lambda: None,
+            on_scene_changed=lambda: self.on_scene_changed(),
         )
 
     def show(self, count=1):
@@ -272,6 +273,24 @@ def test_an_unexpected_error_in_a_refresh_costs_no_answer_and_the_refresh_is_not
     running.ask("still there?")
     assert running.answer("still there?").status is Status.OK
     assert len(failed) == 1
+
+
+def test_a_callback_that_raises_does_not_end_the_thread(stage):
+    running = stage()
+    raised = []
+
+    def broken(*_):
+        raised.append(1)
+        raise ZeroDivisionError
+
+    running.on_scene_changed = broken
+    running.start()
+    running.show(3)
+    running.until(lambda: len(raised) == 1)
+    running.worker.submit(Inquiry(Question("nobody takes this answer"), time.monotonic_ns()), broken)
+    running.until(lambda: len(raised) == 2)
+    running.ask("still there?")
+    assert running.answer("still there?").status is Status.OK
 
 
 def test_a_task_of_the_node_does_not_wait_for_a_whole_refresh(stage):

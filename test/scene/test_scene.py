@@ -507,3 +507,16 @@ def test_rejections_of_the_caller_are_counted_with_the_rest():
     scene = scene_of()
     scene.queue.count_rejected("encoding")
     assert scene.status().counts == {"encoding": 1}
+
+
+def test_a_frame_too_large_for_the_ring_is_refused_without_forgetting_the_others():
+    scene = Scene(SceneConfig(rate_hz=0, ring_bytes=1000), FakeGeometryEncoder())
+    for index in range(3):
+        scene.add(frame(index + 1))
+    scene.process()
+    with pytest.raises(FrameRejectedError) as caught:
+        scene.add(frame(4, height=40, width=60))
+    assert caught.value.cause == "size"
+    assert scene.epoch == 0
+    assert len(scene.snapshot.evidence.frames) == 3
+    assert scene.status().counts["size"] == 1

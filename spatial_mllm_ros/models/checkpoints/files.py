@@ -215,7 +215,10 @@ def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
             "not read here. Fetch the safetensors variant, or convert them on a machine you trust with "
             "safetensors.torch.save_file."
         )
-    raise CheckpointError(f"{folder} holds no *.safetensors file. Fetch the weights.")
+    raise CheckpointError(
+        f"{folder} holds no *.safetensors file. Name another folder, or get published weights with "
+        "`spatial_mllm fetch`."
+    )
 
 
 def _header(path: Path) -> dict[str, TensorInfo]:
