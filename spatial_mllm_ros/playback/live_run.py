@@ -50,7 +50,8 @@ class LiveRunError(SpatialMllmError):
 def node_parameters(recording: FrameSource, config: SessionConfig) -> NodeParameters:
     """The parameters of a node that runs the session of ``config`` on ``recording``.
 
-    The node uses depth and poses where the recording has both. It never waits for a newer frame, as a replay does not.
+    The node uses depth and poses where the recording has both. As in a replay, it never waits for a newer frame, and it
+    answers from the evidence set of the moment, not from a context that is near enough.
 
     Raises:
         ConfigurationError: the node has no parameter for a value of ``config``.
@@ -65,6 +66,7 @@ def node_parameters(recording: FrameSource, config: SessionConfig) -> NodeParame
         parameters,
         scene_frame="map",
         input=InputParameters(depth=has_depth, pose_source="topic" if has_depth else "none", reliability="reliable"),
+        context=replace(parameters.context, max_changed_fraction=0.0),
         query=replace(parameters.query, max_view_age_s=1e6),
     )
 

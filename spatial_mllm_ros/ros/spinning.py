@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LAST_QUESTIONS_S = 0.2  # at the end, for questions that had arrived before the signal and were not taken yet
-_LAST_ANSWERS_S = 2.0  # at the end, for the answers to questions that were still open
+_LAST_ANSWERS_S = 10.0  # at the end, at most, for the answers to questions that were still open
+_DELIVERY_S = 1.0  # after these answers, for the middleware to deliver them
 
 
 class StoppableNode(Protocol):
@@ -86,10 +87,17 @@ def spin_until_shutdown(node: StoppableNode, should_stop: Callable[[], bool] = l
         end_s = time.monotonic() + _LAST_QUESTIONS_S
         while time.monotonic() < end_s:
             executor.spin_once(timeout_sec=0.01)
+        answers_are_due = node.busy
         node.close()
         end_s = time.monotonic() + _LAST_ANSWERS_S
         while node.busy and time.monotonic() < end_s:
             executor.spin_once(timeout_sec=0.05)
+        if (
+            answers_are_due
+        ):  # rclpy cannot tell whether a client has a response, and a closed writer sends nothing again
+            end_s = time.monotonic() + _DELIVERY_S
+            while time.monotonic() < end_s:
+                executor.spin_once(timeout_sec=0.05)
     finally:
         node.close()
         package_log.removeHandler(handler)

@@ -46,7 +46,8 @@ def test_the_node_of_a_live_replay_makes_the_session_of_the_replay(recording):
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
-    assert parameters.session_config() == REPLAYED
+    of_the_moment = replace(REPLAYED.context, max_changed_fraction=0.0)  # as SpatialSession.ask, which a replay calls
+    assert parameters.session_config() == replace(REPLAYED, context=of_the_moment)
     assert (parameters.input.depth, parameters.input.pose_source, parameters.scene_frame) == (True, "topic", "map")
 
 
