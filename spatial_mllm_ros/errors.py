@@ -78,6 +78,12 @@ class EncoderError(SpatialMllmError):
     code = "ENCODER"
 
 
+class WorkerLostError(SpatialMllmError):
+    """The process or thread that does the work of the models has ended in the middle of it; it is started again."""
+
+    code = "WORKER_LOST"
+
+
 class SampleRejectedError(SpatialMllmError):
     """A line of training data cannot be used; the run leaves it out, counts it and goes on.
 

@@ -25,6 +25,7 @@ class Status(IntEnum):
     OUT_OF_MEMORY = 9  #: the model ran out of memory, even with fewer frames
     MODEL_ERROR = 10  #: the model failed; the message says how
     NOT_ACTIVE = 11  #: the node is not in its active state
+    WORKER_LOST = 12  #: the process or thread of the models ended while the question was open; it is started again
 
 
 @dataclass(frozen=True)
